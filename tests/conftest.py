@@ -1,0 +1,43 @@
+"""What all tests share: one local Kafka and one registry a session, real ones, and names of their own for each test."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from driftline.console.local import LocalKafka, LocalRegistry
+from driftline.log import Settings
+
+RECORDINGS = Path(__file__).parents[2] / "shared" / "data"
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a real Kafka and a real registry that live as long as the session."""
+    home = tmp_path_factory.mktemp("driftline")
+    kafka, registry = LocalKafka(home), LocalRegistry(home)
+    try:
+        brokers = kafka.start(ephemeral=True).bootstrap_servers
+        url = registry.start(ephemeral=True).url
+        yield Settings(home=home, bootstrap_servers=brokers, registry_url=url, partitions=2)
+    finally:
+        registry.stop()
+        kafka.stop()
+
+
+@pytest.fixture
+def app_name() -> str:
+    """An app name that no other test uses: its topics are its own."""
+    return f"app{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """The folder of real models' recordings."""
+    if not RECORDINGS.is_dir():
+        pytest.skip("the recordings are not beside this checkout (../shared/data)")
+    return RECORDINGS
