@@ -1,0 +1,159 @@
+"""The sequential judge: diverged, equivalent, or not yet known."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from driftline.detectors.betting import e_from_log, log_mean_exp
+from driftline.detectors.combine import log_global_e_value
+from driftline.detectors.evidence import EXIT_LEVELS, EquivalenceWatch, StratumEvidence, signed_differences
+from driftline.detectors.outcomes import Decision, JudgeSummary, Observation
+from driftline.detectors.summary import Evidence, summarise
+from driftline.detectors.tally import Tally
+
+NET_RATE_NOTE = (
+    "net rate equivalent: there was no noise floor, so this does not exclude that other events are affected"
+    " at the same rate"
+)
+
+
+class SequentialJudge:
+    """Reads paired outcomes in their planned order and decides as soon as the evidence suffices.
+
+    A stratum is a stream of a boundary ("boundary/stream"). In each, the e-values of the exit levels are averaged
+    with equal weights (they share events); over the strata half the mean and half the product is taken. After every
+    `observe`, in this order: `diverged` when that global e-value reaches 1 / alpha; else `equivalent` when in every
+    stratum the intervals of the net change of the verdict and of each indicator lie inside +-`delta`; else None.
+
+    If the arms are exchangeable given each event, `diverged` has a chance of at most `alpha`, over all strata, levels
+    and moments together. If in some stratum a net change over its planned events is larger than `delta`, `equivalent`
+    has a chance of at most `alpha`.
+
+    Not guaranteed: the first, if events are not fed in an order fixed before any call; the second, beyond net
+    rates (see `note`), or exactly where a workflow has several correlated events. `diverged` may name no stratum.
+
+    Args:
+        strata: all that were planned; e-values of those never seen stay 1.
+        planned: events planned per stratum; intervals treat what was read as drawn from them without replacement.
+        indicators: names of features in [0, 1], fixed before any call, that are bet on with their sign. Values
+            outside are held at 0 or 1.
+        exit_levels: which of verdict, action and state decide.
+
+    Raises:
+        ValueError: strata repeat or have no plan, or a number or level is out of its range.
+    """
+
+    def __init__(
+        self,
+        strata: Sequence[str],
+        *,
+        planned: Mapping[str, int],
+        alpha: float = 0.05,
+        delta: float = 0.05,
+        min_effect: float = 0.0,
+        indicators: Sequence[str] = (),
+        exit_levels: Sequence[str] = ("verdict", "action"),
+    ) -> None:
+        _check(strata, planned, alpha, delta, exit_levels)
+        self._alpha, self._indicators, self._levels = alpha, tuple(indicators), tuple(exit_levels)
+        self._index = {stratum: index for index, stratum in enumerate(strata)}
+        self._planned = {stratum: planned[stratum] for stratum in strata}
+        self._evidence = [StratumEvidence(exit_levels, len(indicators), min_effect) for _ in strata]
+        signed = 1 + len(indicators)
+        self._watches = [EquivalenceWatch(signed, delta, alpha, planned[name]) for name in strata]
+        self._outside = sum(not watch.inside for watch in self._watches)
+        self._log_e = np.zeros((len(strata), len(exit_levels)))
+        self._tally = Tally(tuple(exit_levels))
+        self._decision: Decision | None = None
+        self._stop: dict[str | None, int] = {}
+
+    @property
+    def decision(self) -> Decision | None:
+        """`diverged`, `equivalent`, or None while the evidence suffices for neither."""
+        return self._decision
+
+    @property
+    def note(self) -> str:
+        """What limits the decision; empty where nothing does."""
+        return NET_RATE_NOTE if self._decision == "equivalent" else ""
+
+    @property
+    def e_value(self) -> float:
+        """The global e-value, at the stop if there was one."""
+        return e_from_log(self._log_e_value())
+
+    def observe(self, observation: Observation) -> None:
+        """Take the next event of the planned order, and decide.
+
+        Raises:
+            RuntimeError: it is decided already; use `observe_after_stop`.
+            ValueError: the stratum was not planned, or all its planned events were read.
+        """
+        if self._decision is not None:
+            raise RuntimeError(f"the judge has decided ({self._decision}) and takes no more evidence")
+        index = self._add(observation)
+        differences = signed_differences(observation, self._indicators)
+        self._evidence[index].update(observation, differences)
+        self._log_e[index] = self._evidence[index].log_e_values()
+        watch = self._watches[index]
+        was_inside = watch.inside
+        watch.update(differences)
+        self._outside -= watch.inside and not was_inside
+        self._decide()
+
+    def observe_after_stop(self, observation: Observation) -> None:
+        """Take an event that counts for rates and `interval` alone: no e-value and no decision changes.
+
+        Raises:
+            RuntimeError: nothing is decided yet; use `observe`.
+            ValueError: as `observe`.
+        """
+        if self._decision is None:
+            raise RuntimeError("nothing is decided yet: this event is evidence")
+        self._add(observation)
+
+    def summary(self) -> JudgeSummary:
+        """Return rates, intervals, e-values and names, as they stand now."""
+        return summarise(
+            self._tally,
+            Evidence(self._levels, tuple(self._index), np.exp(np.minimum(self._log_e, 709.0))),
+            stop=self._stop,
+            alpha=self._alpha,
+            decision=self._decision,
+            note=self.note,
+            e_value=self.e_value,
+        )
+
+    def _add(self, observation: Observation) -> int:
+        stratum = observation.stratum
+        if stratum not in self._index:
+            raise ValueError(f"stratum {stratum!r} was not planned")
+        if self._tally.events(stratum) >= self._planned[stratum]:
+            raise ValueError(f"all {self._planned[stratum]} planned events of stratum {stratum!r} were read")
+        self._tally.add(observation)
+        return self._index[stratum]
+
+    def _decide(self) -> None:
+        if self._log_e_value() >= -np.log(self._alpha):
+            self._decision = "diverged"
+        elif not self._outside:
+            self._decision = "equivalent"
+        if self._decision is not None:
+            self._stop = {stratum: self._tally.events(stratum) for stratum in (None, *self._index)}
+
+    def _log_e_value(self) -> float:
+        return log_global_e_value(log_mean_exp(self._log_e, axis=1), len(self._index))
+
+
+def _check(
+    strata: Sequence[str], planned: Mapping[str, int], alpha: float, delta: float, exit_levels: Sequence[str]
+) -> None:
+    if not strata or len(set(strata)) != len(strata):
+        raise ValueError("strata must be given, each once")
+    missing = [stratum for stratum in strata if stratum not in planned]
+    if missing:
+        raise ValueError(f"no number of planned events for {missing}")
+    if not 0.0 < alpha < 1.0 or not 0.0 < delta <= 1.0:
+        raise ValueError("alpha must be in (0, 1) and delta in (0, 1]")
+    if not exit_levels or len(set(exit_levels)) != len(exit_levels) or not set(exit_levels) <= set(EXIT_LEVELS):
+        raise ValueError(f"exit levels must be some of {EXIT_LEVELS}, each once")

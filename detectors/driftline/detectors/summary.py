@@ -1,0 +1,121 @@
+"""Rates, intervals and names out of a tally and its e-values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from driftline.detectors.betting import Floats
+from driftline.detectors.combine import e_bh, global_e_value
+from driftline.detectors.intervals import betting_interval, mismatch_interval
+from driftline.detectors.outcomes import Decision, Interval, JudgeSummary, LevelSummary, StratumSummary
+from driftline.detectors.tally import POOLED, VERDICT, Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """E-values at the stop, shape (strata, exit levels), with the names of both axes."""
+
+    levels: tuple[str, ...]
+    strata: tuple[str, ...]
+    e_values: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class _Readings:
+    """The tally with all that its intervals need."""
+
+    tally: Tally
+    stop: Mapping[str | None, int]
+    alpha: float
+
+    def interval(self, stratum: str | None, level: str, upto: int | None = None) -> Interval:
+        if level == VERDICT:
+            return betting_interval(self.tally.differences(stratum, upto), self.alpha)
+        return mismatch_interval(self.tally.mismatches(stratum, level, upto), self.alpha)
+
+    def intervals(self, stratum: str | None, level: str) -> tuple[Interval, Interval]:
+        """Over everything read, and at the stop."""
+        whole = self.interval(stratum, level)
+        upto = self.stop.get(stratum)
+        if upto is None or upto == self.tally.events(stratum):
+            return whole, whole
+        return whole, self.interval(stratum, level, upto)
+
+    def mismatch(self, stratum: str | None, level: str) -> float | None:
+        return _mean(self.tally.mismatches(stratum, level))
+
+    def change(self, stratum: str | None, level: str) -> float | None:
+        return _mean(self.tally.differences(stratum)) if level == VERDICT else None
+
+
+def summarise(
+    tally: Tally,
+    evidence: Evidence,
+    *,
+    stop: Mapping[str | None, int],
+    alpha: float,
+    decision: Decision | None,
+    note: str,
+    e_value: float,
+) -> JudgeSummary:
+    """Return the summary of what was read; `stop` holds the events per stratum at the decision, empty if none."""
+    readings = _Readings(tally, stop, alpha)
+    named = set(e_bh(evidence.e_values.ravel().tolist(), alpha))
+    return JudgeSummary(
+        decision=decision,
+        note=note,
+        e_value=e_value,
+        events=tally.events(),
+        events_at_stop=stop.get(POOLED, tally.events()),
+        levels=tuple(_level(readings, level, evidence) for level in tally.levels),
+        strata=tuple(
+            _stratum(readings, (row, stratum), level, evidence, named)
+            for row, stratum in enumerate(evidence.strata)
+            for level in tally.levels
+        ),
+    )
+
+
+def _level(readings: _Readings, level: str, evidence: Evidence) -> LevelSummary:
+    is_verdict = level == VERDICT
+    rates = readings.tally.rates() if is_verdict else None
+    differences = readings.tally.differences()
+    interval, interval_at_stop = readings.intervals(POOLED, level)
+    e_value = None
+    if level in evidence.levels:
+        e_value = global_e_value(evidence.e_values[:, evidence.levels.index(level)].tolist())
+    return LevelSummary(
+        level=level,
+        events=readings.tally.events(),
+        mismatch=readings.mismatch(POOLED, level),
+        baseline_rate=rates[0] if rates else None,
+        candidate_rate=rates[1] if rates else None,
+        change=readings.change(POOLED, level),
+        interval=interval,
+        interval_at_stop=interval_at_stop,
+        flips_down=int((differences < 0).sum()) if is_verdict else None,
+        flips_up=int((differences > 0).sum()) if is_verdict else None,
+        e_value=e_value,
+    )
+
+
+def _stratum(
+    readings: _Readings, place: tuple[int, str], level: str, evidence: Evidence, named: set[int]
+) -> StratumSummary:
+    row, stratum = place
+    column = evidence.levels.index(level) if level in evidence.levels else None
+    interval, interval_at_stop = readings.intervals(stratum, level)
+    return StratumSummary(
+        stratum=stratum,
+        level=level,
+        events=readings.tally.events(stratum),
+        e_value=None if column is None else float(evidence.e_values[row, column]),
+        named=column is not None and row * len(evidence.levels) + column in named,
+        change=readings.change(stratum, level),
+        mismatch=readings.mismatch(stratum, level),
+        interval=interval,
+        interval_at_stop=interval_at_stop,
+    )
+
+
+def _mean(values: Floats) -> float | None:
+    return float(values.mean()) if values.size else None

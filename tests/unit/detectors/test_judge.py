@@ -1,0 +1,263 @@
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom
+
+from driftline.detectors import ArmOutcome, JudgeSummary, Observation, SequentialJudge, betting_interval
+from driftline.detectors.evidence import EquivalenceWatch
+
+CLAIMS, RENEWALS = "claims/Claim", "renewals/RenewalDue"
+
+
+def outcome(accepted: float = 1.0, discount: float = 0.15, text: str = "") -> ArmOutcome:
+    features = {f"discount={discount}": 1.0, "discount": discount}
+    return ArmOutcome(accepted, features, {"bytes": f"{discount} {text}", "action": str(discount)})
+
+
+def seen(baseline: ArmOutcome, candidate: ArmOutcome, stratum: str = CLAIMS) -> Observation:
+    return Observation(stratum, baseline, candidate)
+
+
+def judge(planned: int = 500, *, strata: Sequence[str] = (CLAIMS,), delta: float = 0.05) -> SequentialJudge:
+    return SequentialJudge(strata, planned=dict.fromkeys(strata, planned), delta=delta)
+
+
+def fed(a_judge: SequentialJudge, observations: Sequence[Observation]) -> SequentialJudge:
+    """The judge after the observations, or after as many of them as it took to decide."""
+    for observation in observations:
+        if a_judge.decision is None:
+            a_judge.observe(observation)
+    return a_judge
+
+
+def row(summary: JudgeSummary, stratum: str, level: str) -> tuple[int, float | None, bool]:
+    (found,) = [r for r in summary.strata if (r.stratum, r.level) == (stratum, level)]
+    return found.events, found.e_value, found.named
+
+
+SAME = seen(outcome(), outcome())
+WORSE = seen(outcome(), outcome(accepted=0.0))
+BETTER = seen(outcome(accepted=0.0), outcome())
+DEARER = seen(outcome(), outcome(discount=0.25))
+
+
+def test_a_broken_verdict_diverges_and_is_named() -> None:
+    summary = fed(judge(), [WORSE] * 30).summary()
+    assert summary.decision == "diverged"
+    assert summary.events_at_stop <= 12
+    assert summary.e_value >= 20
+    assert row(summary, CLAIMS, "verdict")[2]
+    assert not row(summary, CLAIMS, "action")[2]
+
+
+def test_a_dearer_action_with_the_same_verdict_diverges_and_is_named() -> None:
+    summary = fed(judge(), [DEARER, SAME] * 40).summary()
+    assert summary.decision == "diverged"
+    assert row(summary, CLAIMS, "action")[2]
+    assert not row(summary, CLAIMS, "verdict")[2]
+
+
+def test_two_strata_that_move_in_opposite_directions_do_not_cancel() -> None:
+    opposite = replace(BETTER, stratum=RENEWALS)
+    summary = fed(judge(strata=(CLAIMS, RENEWALS)), [WORSE, opposite] * 30).summary()
+    assert summary.decision == "diverged"
+    verdict = summary.levels[0]
+    assert verdict.change == pytest.approx(0.0, abs=0.1)
+    assert min(r.e_value or 0.0 for r in summary.strata if r.level == "verdict") > 5
+
+
+def test_another_state_diverges_where_states_are_judged() -> None:
+    before = replace(outcome(), hashes={"state": "open"})
+    after = replace(outcome(), hashes={"state": "closed"})
+    stateful = SequentialJudge([CLAIMS], planned={CLAIMS: 500}, exit_levels=("verdict", "action", "state"))
+    summary = fed(stateful, [seen(before, after)] * 40).summary()
+    assert summary.decision == "diverged"
+    assert row(summary, CLAIMS, "state")[2]
+
+
+def test_bytes_that_always_differ_decide_nothing() -> None:
+    reworded = seen(outcome(text="yes"), outcome(text="Yes."))
+    summary = fed(judge(), [reworded] * 500).summary()
+    assert summary.decision == "equivalent"
+    (level,) = [level for level in summary.levels if level.level == "bytes"]
+    assert (level.mismatch, level.e_value) == (1.0, None)
+    assert row(summary, CLAIMS, "bytes")[1:] == (None, False)
+
+
+def test_equal_arms_are_equivalent_before_the_plan_is_read_whole_and_the_note_limits_it() -> None:
+    same = fed(judge(), [SAME] * 500)
+    assert same.decision == "equivalent"
+    assert same.summary().events_at_stop < 400
+    assert same.note.startswith("net rate equivalent")
+
+
+def test_a_planned_stratum_that_was_not_seen_forbids_equivalence() -> None:
+    both = fed(judge(strata=(CLAIMS, RENEWALS)), [SAME] * 500)
+    assert both.decision is None
+    assert both.summary().events == 500
+
+
+def test_an_indicator_that_moves_forbids_equivalence() -> None:
+    def refund(value: float) -> ArmOutcome:
+        return ArmOutcome(1.0, {"refund": value}, {})
+
+    with_indicator = SequentialJudge([CLAIMS], planned={CLAIMS: 200}, indicators=["refund"])
+    moved = [seen(refund(0.0), refund(float(i % 10 == 0))) for i in range(200)]
+    assert fed(with_indicator, moved).decision != "equivalent"
+
+
+def test_an_indicator_adds_power_to_its_direction() -> None:
+    def run(indicators: Sequence[str]) -> int:
+        a_judge = SequentialJudge([CLAIMS], planned={CLAIMS: 500}, indicators=indicators)
+        rng = np.random.default_rng(51)
+        for _ in range(500):
+            noise = {f"word={word}": 1.0 for word in rng.integers(500, size=6)}
+            moved = float(rng.random() < 0.2)
+            before, after = ArmOutcome(1.0, {"x": 0.0}, {}), ArmOutcome(1.0, {"x": moved, **noise}, {})
+            fed(a_judge, [seen(before, after)])
+        return a_judge.summary().events_at_stop
+
+    assert run(["x"]) <= run([]) + 10
+
+
+def test_when_both_fall_at_the_same_event_it_is_diverged() -> None:
+    """The action alarms at its n-th event; planned as n events of one verdict, equivalence falls there too."""
+    alarm = fed(judge(delta=1e-6), [DEARER] * 50).summary().events_at_stop
+    assert fed(judge(alarm, delta=1e-6), [SAME] * alarm).decision == "equivalent"
+    assert fed(judge(alarm, delta=1e-6), [SAME] * (alarm - 1)).decision is None
+    assert fed(judge(alarm, delta=1e-6), [DEARER] * alarm).decision == "diverged"
+
+
+def test_the_smallest_effect_worth_an_alarm_silences_a_smaller_one() -> None:
+    tolerant = SequentialJudge([CLAIMS], planned={CLAIMS: 1000}, min_effect=0.2)
+    assert fed(tolerant, ([WORSE] + [SAME] * 9) * 100).decision != "diverged"
+
+
+def test_evidence_after_the_decision_is_refused() -> None:
+    decided = fed(judge(), [WORSE] * 30)
+    with pytest.raises(RuntimeError, match="decided"):
+        decided.observe(SAME)
+
+
+def test_reading_on_narrows_the_interval_alone() -> None:
+    decided = fed(judge(), [WORSE] * 30)
+    before = decided.summary()
+    for _ in range(200):
+        decided.observe_after_stop(SAME)
+    after = decided.summary()
+    assert (after.decision, after.e_value) == (before.decision, before.e_value)
+    assert after.events_at_stop == before.events
+    assert after.events == before.events + 200
+    assert after.levels[0].interval_at_stop == before.levels[0].interval
+    assert after.strata[0].interval_at_stop == before.strata[0].interval
+    low, high = after.levels[0].interval
+    assert high - low < 0.5 * (before.levels[0].interval[1] - before.levels[0].interval[0])
+
+
+def test_a_plan_read_whole_leaves_doubt_about_further_events() -> None:
+    verdict = fed(judge(40, delta=1e-6), [WORSE, BETTER] * 20).summary().levels[0]
+    assert verdict.interval == betting_interval([-1.0, 1.0] * 20)
+
+
+def test_reading_on_before_a_decision_is_refused() -> None:
+    with pytest.raises(RuntimeError, match="evidence"):
+        judge().observe_after_stop(SAME)
+
+
+def test_the_summary_counts_flips_rates_and_mismatches() -> None:
+    summary = fed(judge(), [WORSE, BETTER, SAME, DEARER, WORSE]).summary()
+    verdict, action, reworded = summary.levels
+    assert (verdict.baseline_rate, verdict.candidate_rate, verdict.change) == pytest.approx((0.8, 0.6, -0.2))
+    assert (verdict.flips_down, verdict.flips_up, verdict.mismatch) == (2, 1, 0.6)
+    assert (action.mismatch, action.change, action.flips_up) == (0.2, None, None)
+    assert (action.level, reworded.level, reworded.e_value) == ("action", "bytes", None)
+    assert verdict.interval == betting_interval([-1, 1, 0, 0, -1])
+    assert (summary.decision, summary.events) == (None, 5)
+
+
+def test_the_summary_of_nothing_says_nothing() -> None:
+    summary = judge().summary()
+    assert (summary.decision, summary.e_value, summary.events) == (None, 1.0, 0)
+    assert summary.levels[0].mismatch is None
+    assert summary.levels[0].interval == (-1.0, 1.0)
+
+
+def test_a_level_that_one_arm_lacks_is_a_mismatch() -> None:
+    unparsed = replace(outcome(), hashes={})
+    level = fed(judge(), [SAME, seen(outcome(), unparsed)]).summary().levels[1]
+    assert (level.level, level.mismatch) == ("action", 0.5)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.sampled_from([SAME, WORSE, BETTER, DEARER]), max_size=30), st.booleans())
+def test_the_order_in_which_strata_are_declared_does_not_matter(events: list[Observation], reverse: bool) -> None:
+    strata = [RENEWALS, CLAIMS] if reverse else [CLAIMS, RENEWALS]
+    mixed = [replace(event, stratum=strata[i % 2]) for i, event in enumerate(events)]
+    one = fed(judge(strata=(CLAIMS, RENEWALS)), mixed).summary()
+    other = fed(judge(strata=(RENEWALS, CLAIMS)), mixed).summary()
+    assert (one.decision, one.events_at_stop) == (other.decision, other.events_at_stop)
+    assert one.levels[0].interval == other.levels[0].interval
+    named = [{(r.stratum, r.level) for r in summary.strata if r.named} for summary in (one, other)]
+    assert named[0] == named[1]
+
+
+def exchangeable(rng: np.random.Generator) -> Observation:
+    """Noise that depends on the event and the stratum, verdict and action tied together, alike in both arms."""
+    stratum, usual = (CLAIMS, 0.15) if rng.random() < 0.5 else (RENEWALS, 0.25)
+
+    def answer() -> ArmOutcome:
+        discount = usual if rng.random() < 0.5 else float(rng.choice([0.05, 0.15, 0.25]))
+        return outcome(float(discount < 0.2 or rng.random() < 0.3), discount)
+
+    return seen(answer(), answer(), stratum)
+
+
+def test_unchanged_arms_diverge_at_most_at_the_nominal_rate() -> None:
+    rng, paths, diverged = np.random.default_rng(52), 300, 0
+    for _ in range(paths):
+        a_judge = judge(100, strata=(CLAIMS, RENEWALS), delta=1e-6)
+        diverged += fed(a_judge, [exchangeable(rng) for _ in range(100)]).decision == "diverged"
+    assert diverged <= binom.ppf(0.999, paths, 0.05)
+
+
+def test_a_net_change_just_beyond_delta_passes_for_equivalent_at_most_at_the_nominal_rate() -> None:
+    rng, paths, passed = np.random.default_rng(53), 300, 0
+    population = np.repeat([-1.0, 0.0, 1.0], [31, 254, 15])  # net -16 of 300, delta 15 of 300
+    for _ in range(paths):
+        watch = EquivalenceWatch(1, delta=0.05, alpha=0.05, population=300)
+        for difference in rng.permutation(population):
+            watch.update([float(difference)])
+        passed += watch.inside
+    assert passed <= binom.ppf(0.999, paths, 0.05)
+
+
+def test_what_was_not_planned_is_refused_and_changes_nothing() -> None:
+    a_judge = judge(1, strata=(CLAIMS, RENEWALS))
+    with pytest.raises(ValueError, match="not planned"):
+        a_judge.observe(replace(SAME, stratum="other"))
+    a_judge.observe(SAME)
+    with pytest.raises(ValueError, match="planned events"):
+        a_judge.observe(SAME)
+    assert a_judge.summary().events == 1
+
+
+def test_an_outcome_out_of_range_is_refused() -> None:
+    with pytest.raises(ValueError, match="accepted"):
+        outcome(accepted=1.5)
+    with pytest.raises(ValueError, match="finite"):
+        ArmOutcome(1.0, {"x": float("inf")}, {})
+
+
+def test_settings_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="strata"):
+        SequentialJudge([], planned={})
+    with pytest.raises(ValueError, match="planned events"):
+        SequentialJudge([CLAIMS], planned={})
+    with pytest.raises(ValueError, match="delta"):
+        judge(delta=0.0)
+    with pytest.raises(ValueError, match="exit levels"):
+        SequentialJudge([CLAIMS], planned={CLAIMS: 1}, exit_levels=["bytes"])
