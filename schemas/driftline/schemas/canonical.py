@@ -1,0 +1,97 @@
+"""Canonical JSON (RFC 8785) and the hashes made of it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import rfc8785
+
+from driftline.schemas.errors import NotCanonical
+from driftline.schemas.times import format_time
+
+INTEGER_MAX = 2**53 - 1
+"""Up to here every double has its own integer (RFC 8785, RFC 7493)."""
+_LONG_NUMBER = re.compile("[0-9]{16}")
+"""Whatever could hold an integer beyond `INTEGER_MAX`."""
+HASH_HEX_DIGITS = 32
+"""128 bits of SHA-256: no accident makes two contents collide, and a row stays short."""
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, shortest numbers, no spaces.
+
+    Raises:
+        NotCanonical: An integer over 2^53, a float that is written like one (1e16), NaN, an infinity, a lone
+            surrogate, a key that is no string, or a value deeper than the interpreter's stack.
+    """
+    try:
+        text = rfc8785.dumps(value).decode()
+        if _LONG_NUMBER.search(text):
+            rfc8785.dumps(json.loads(text))  # What cannot be read back and written again is not canonical.
+        return text
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
+        raise NotCanonical(f"not canonical JSON: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON strictly as RFC 8259 has it.
+
+    Not refused here but by `canonical_json`: integers over 2^53, lone surrogates, and 1e999, which reads as infinity.
+
+    Raises:
+        ValueError: The text is not JSON, repeats a key in one object, names NaN or Infinity, or is nested deeper
+            than the interpreter's stack.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def to_json_data(value: Any) -> Any:
+    """An Avro datum as JSON data: times as RFC 3339 text, other logical types as text, bytes as base64.
+
+    Lossless in meaning, not in type: the `.avsc` says what the text stands for. What canonical JSON writes of the
+    result reads back as the result: 450.0 becomes 450, or a prompt would say `450.0` today and `450` in a replay.
+    """
+    if isinstance(value, Mapping):
+        return {name: to_json_data(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json_data(item) for item in value]
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds") if value.tzinfo is None else format_time(value)
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) <= INTEGER_MAX else value
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def content_hash(text: str | bytes) -> str:
+    """Hash of a content as it stands: 32 hexadecimal digits of SHA-256.
+
+    Raises:
+        NotCanonical: The text holds a lone surrogate.
+    """
+    try:
+        raw = text.encode() if isinstance(text, str) else text
+    except UnicodeEncodeError as error:
+        raise NotCanonical(f"not UTF-8: {error}") from error
+    return hashlib.sha256(raw).hexdigest()[:HASH_HEX_DIGITS]
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("an object repeats a key")
+    return value

@@ -1,0 +1,7 @@
+"""Record names of driftline's own contracts."""
+
+DECISION = "driftline.Decision"
+ROW = "driftline.Row"
+ESCALATED = "driftline.Escalated"
+ARTIFACT = "driftline.Artifact"
+RECORDED_INPUT = "driftline.RecordedInput"

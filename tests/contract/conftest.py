@@ -1,0 +1,31 @@
+"""Which model stands for which contract."""
+
+from collections.abc import Mapping
+
+import pytest
+from hypothesis import settings
+from pydantic import BaseModel
+
+from driftline.schemas import Contract, Contracts, Decision, DivergenceAlert, ReplayCompleted
+
+settings.register_profile("driftline", deadline=None)  # No test fails because the machine is busy.
+settings.load_profile("driftline")
+
+MODELS: Mapping[str, type[BaseModel]] = {
+    "driftline.Decision": Decision,
+    "driftline.ReplayCompleted": ReplayCompleted,
+    "driftline.DivergenceAlert": DivergenceAlert,
+}
+OWN = Contracts.load()
+
+
+@pytest.fixture(params=MODELS)
+def modelled(request: pytest.FixtureRequest) -> tuple[type[BaseModel], Contract]:
+    """Each model with its contract."""
+    return MODELS[request.param], OWN[request.param]
+
+
+@pytest.fixture(params=sorted(OWN))
+def own(request: pytest.FixtureRequest) -> Contract:
+    """Each of driftline's contracts."""
+    return OWN[request.param]
