@@ -1,0 +1,91 @@
+"""What a proposer is: it answers a request for a proposal, and never raises for what a model or network does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from driftline.schemas import Usage
+
+Message = Mapping[str, Any]
+"""One chat message: `role` and `content`."""
+
+
+class ProposerFailure(StrEnum):
+    """Why a call gave no answer. Part of the record, not an exception."""
+
+    TIMEOUT = "timeout"
+    RATE_LIMITED = "rate_limited"
+    PROVIDER_ERROR = "provider_error"
+    REFUSED = "refused"
+    EMPTY = "empty"
+    NOT_RECORDED = "not_recorded"
+    """The recording holds no answer to this event: it costs coverage, and says nothing about the model."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallKey:
+    """What identifies a call: the coordinates of the simulator's randomness and of a recording's rows.
+
+    Two calls of equal key get equal answers from `sim/` and `recorded/`; any field that differs makes the
+    draws independent.
+    """
+
+    decision_id: str
+    event_id: str
+    """Workflow key of the input: what a recording names its rows by."""
+    attempt: int = 1
+    arm: str = "log"
+    run: str = ""
+    replicate: int = 0
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRequest:
+    """One call to be made."""
+
+    model: str
+    """`provider/name`, `recorded/<path>#<model>[@replicate]` or `sim/<name>`."""
+    messages: Sequence[Message]
+    """The whole chat, rejections of earlier attempts included."""
+    key: CallKey
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Passed to the provider as they stand (temperature, max_tokens, …)."""
+    json_schema: Mapping[str, Any] | None = None
+    """JSON Schema of the proposal, for providers with structured output; None for free text."""
+    timeout_s: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    text: str | None
+    """The raw text; None when the call failed."""
+    failure: ProposerFailure | None = None
+    failure_detail: str = ""
+    """One line for a person; never holds a key or a provider argument."""
+    model_reported: str | None = None
+    fingerprint: str | None = None
+    finish_reason: str | None = None
+    facts: Mapping[str, Any] | None = None
+    """What the provider said of this answer beyond its text (a recording's `reference` flag)."""
+    usage: Usage = field(default_factory=Usage)
+    cost_usd: float | None = None
+    latency_ms: float | None = None
+
+
+class Proposer(Protocol):
+    """Answers requests, any number at once."""
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        """Answer one request.
+
+        Failures of the model or the network are an `Answer` with `failure`.
+
+        Raises:
+            UsageError: The model string names no provider, file or version: a mistake of the user, not of the model.
+        """
