@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from driftline.detectors.betting import e_from_log, log_mean_exp
-from driftline.detectors.combine import log_global_e_value
+from driftline.detectors.betting import LOG_E_MAX, Floats, e_from_log, log_mean_exp
+from driftline.detectors.combine import e_bh, log_global_e_value
 from driftline.detectors.evidence import EXIT_LEVELS, EquivalenceWatch, StratumEvidence, signed_differences
 from driftline.detectors.outcomes import Decision, JudgeSummary, Observation
 from driftline.detectors.summary import Evidence, summarise
@@ -32,12 +32,16 @@ class SequentialJudge:
     Not guaranteed: the first, if events are not fed in an order fixed before any call; the second, beyond net
     rates (see `note`), or exactly where a workflow has several correlated events. `diverged` may name no stratum.
 
+    With `locate` the evidence goes on after the alarm until e-BH names a stratum: the alarm stands whatever comes,
+    and the names are those at the one moment at which the evidence stopped.
+
     Args:
         strata: all that were planned; e-values of those never seen stay 1.
         planned: events planned per stratum; intervals treat what was read as drawn from them without replacement.
         indicators: names of features in [0, 1], fixed before any call, that are bet on with their sign. Values
             outside are held at 0 or 1.
         exit_levels: which of verdict, action and state decide.
+        locate: whether evidence is taken after an alarm until a stratum is named.
 
     Raises:
         ValueError: strata repeat or have no plan, or a number or level is out of its range.
@@ -53,6 +57,7 @@ class SequentialJudge:
         min_effect: float = 0.0,
         indicators: Sequence[str] = (),
         exit_levels: Sequence[str] = ("verdict", "action"),
+        locate: bool = False,
     ) -> None:
         _check(strata, planned, alpha, delta, exit_levels)
         self._alpha, self._indicators, self._levels = alpha, tuple(indicators), tuple(exit_levels)
@@ -64,7 +69,9 @@ class SequentialJudge:
         self._outside = sum(not watch.inside for watch in self._watches)
         self._log_e = np.zeros((len(strata), len(exit_levels)))
         self._tally = Tally(tuple(exit_levels))
+        self._locate = locate
         self._decision: Decision | None = None
+        self._alarm: tuple[int, float] | None = None
         self._stop: dict[str | None, int] = {}
 
     @property
@@ -73,23 +80,33 @@ class SequentialJudge:
         return self._decision
 
     @property
+    def done(self) -> bool:
+        """Whether no more evidence is taken: it is decided and, with `locate`, a stratum is named."""
+        return bool(self._stop)
+
+    @property
     def note(self) -> str:
         """What limits the decision; empty where nothing does."""
         return NET_RATE_NOTE if self._decision == "equivalent" else ""
 
     @property
     def e_value(self) -> float:
-        """The global e-value, at the stop if there was one."""
-        return e_from_log(self._log_e_value())
+        """The global e-value, at the alarm if there was one."""
+        return self._alarm[1] if self._alarm else e_from_log(self._log_e_value())
+
+    @property
+    def alarm_after(self) -> int | None:
+        """How many events had been read at the alarm; None without one."""
+        return self._alarm[0] if self._alarm else None
 
     def observe(self, observation: Observation) -> None:
         """Take the next event of the planned order, and decide.
 
         Raises:
-            RuntimeError: it is decided already; use `observe_after_stop`.
+            RuntimeError: it is `done`; use `observe_after_stop`.
             ValueError: the stratum was not planned, or all its planned events were read.
         """
-        if self._decision is not None:
+        if self.done:
             raise RuntimeError(f"the judge has decided ({self._decision}) and takes no more evidence")
         index = self._add(observation)
         differences = signed_differences(observation, self._indicators)
@@ -105,10 +122,10 @@ class SequentialJudge:
         """Take an event that counts for rates and `interval` alone: no e-value and no decision changes.
 
         Raises:
-            RuntimeError: nothing is decided yet; use `observe`.
+            RuntimeError: it is not `done`; use `observe`.
             ValueError: as `observe`.
         """
-        if self._decision is None:
+        if not self.done:
             raise RuntimeError("nothing is decided yet: this event is evidence")
         self._add(observation)
 
@@ -116,7 +133,7 @@ class SequentialJudge:
         """Return rates, intervals, e-values and names, as they stand now."""
         return summarise(
             self._tally,
-            Evidence(self._levels, tuple(self._index), np.exp(np.minimum(self._log_e, 709.0))),
+            Evidence(self._levels, tuple(self._index), self._e_values()),
             stop=self._stop,
             alpha=self._alpha,
             decision=self._decision,
@@ -134,12 +151,21 @@ class SequentialJudge:
         return self._index[stratum]
 
     def _decide(self) -> None:
-        if self._log_e_value() >= -np.log(self._alpha):
-            self._decision = "diverged"
-        elif not self._outside:
-            self._decision = "equivalent"
-        if self._decision is not None:
+        if self._decision is None:
+            log_e_value = self._log_e_value()
+            if log_e_value >= -np.log(self._alpha):
+                self._decision = "diverged"
+                self._alarm = (self._tally.events(), e_from_log(log_e_value))
+            elif not self._outside:
+                self._decision = "equivalent"
+        if self._decision == "equivalent" or (self._alarm and (not self._locate or self._names())):
             self._stop = {stratum: self._tally.events(stratum) for stratum in (None, *self._index)}
+
+    def _names(self) -> bool:
+        return bool(e_bh(self._e_values().ravel().tolist(), self._alpha))
+
+    def _e_values(self) -> Floats:
+        return np.exp(np.minimum(self._log_e, LOG_E_MAX))
 
     def _log_e_value(self) -> float:
         return log_global_e_value(log_mean_exp(self._log_e, axis=1), len(self._index))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -238,6 +239,8 @@ class Registry:
                 raise UsageError(
                     f"the registry's address {self.url!r} is wrong: {error}", "it begins with http"
                 ) from error
+            # It keeps a socket open; the in-process mock has none to close.
+            weakref.finalize(self, getattr(self._client, "close", lambda: None))
         return self._client
 
     def _settings(self) -> dict[str, Any]:

@@ -22,14 +22,16 @@ def seen(baseline: ArmOutcome, candidate: ArmOutcome, stratum: str = CLAIMS) -> 
     return Observation(stratum, baseline, candidate)
 
 
-def judge(planned: int = 500, *, strata: Sequence[str] = (CLAIMS,), delta: float = 0.05) -> SequentialJudge:
-    return SequentialJudge(strata, planned=dict.fromkeys(strata, planned), delta=delta)
+def judge(
+    planned: int = 500, *, strata: Sequence[str] = (CLAIMS,), delta: float = 0.05, locate: bool = False
+) -> SequentialJudge:
+    return SequentialJudge(strata, planned=dict.fromkeys(strata, planned), delta=delta, locate=locate)
 
 
 def fed(a_judge: SequentialJudge, observations: Sequence[Observation]) -> SequentialJudge:
     """The judge after the observations, or after as many of them as it took to decide."""
     for observation in observations:
-        if a_judge.decision is None:
+        if not a_judge.done:
             a_judge.observe(observation)
     return a_judge
 
@@ -141,6 +143,30 @@ def test_evidence_after_the_decision_is_refused() -> None:
     decided = fed(judge(), [WORSE] * 30)
     with pytest.raises(RuntimeError, match="decided"):
         decided.observe(SAME)
+
+
+def test_locating_goes_on_after_the_alarm_until_a_stratum_is_named() -> None:
+    strata = [CLAIMS, *(f"claims/{number}" for number in range(7))]
+    plain, locating = judge(strata=strata), judge(strata=strata, locate=True)
+    for count, event in enumerate([WORSE] * 60, 1):
+        if not plain.done:
+            plain.observe(event)
+        if not locating.done:
+            locating.observe(event)
+        if locating.done:
+            break
+    assert plain.alarm_after == locating.alarm_after
+    assert locating.alarm_after is not None and locating.alarm_after < count
+    assert locating.decision == "diverged" and locating.e_value == plain.e_value
+    assert any(stratum.named for stratum in locating.summary().strata)
+    assert not any(stratum.named for stratum in plain.summary().strata)
+
+
+def test_an_alarm_stands_when_no_stratum_can_be_named() -> None:
+    strata = [CLAIMS, *(f"claims/{number}" for number in range(7))]
+    alarm_after = fed(judge(strata=strata), [WORSE] * 60).alarm_after or 0
+    located = fed(judge(strata=strata, locate=True), [WORSE] * alarm_after + [SAME] * 50)
+    assert (located.decision, located.done) == ("diverged", False)
 
 
 def test_reading_on_narrows_the_interval_alone() -> None:

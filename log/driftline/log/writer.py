@@ -1,0 +1,264 @@
+"""Writing to the log: everything in one transaction, or nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from driftline.log.clients import (
+    REQUEST_TIMEOUT_S,
+    make_producer,
+    require_topics,
+    unreachable,
+)
+from driftline.log.records import Coordinates, LogTransaction, Outgoing, Position
+from driftline.log.settings import Settings
+from driftline.schemas import KafkaUnreachable, UsageError
+
+TRANSACTION_TIMEOUT_MS = 10_000
+"""At most 10 s, so that a dead process holds readers up no longer than that."""
+QUEUE_RECHECK_S = 0.1
+"""How long to serve deliveries before another try, when the producer's queue is full."""
+
+
+class CommitRefused(UsageError):
+    """The broker or the client refused the transaction; it was aborted and nothing of it is visible.
+
+    Attributes:
+        fenced: Another process took over the transactional id: this writer is done.
+        stale_group: The group was rebalanced since `group` was read: go back to the committed positions and go on.
+    """
+
+    def __init__(self, message: str, fenced: bool = False, stale_group: bool = False) -> None:
+        super().__init__(message, "another process may run with the same app and slot" if fenced else "")
+        self.fenced = fenced
+        self.stale_group = stale_group
+
+
+class WriterFenced(UsageError):
+    """Another process has taken the transactional id over since; only an explicit `open` takes it back."""
+
+
+class TransactionalWriter:
+    """A producer of transactions under a stable id; connects on first use.
+
+    Not guaranteed: which of two writers with one id wins when both commit; the older one is fenced, and stays so.
+
+    Args:
+        settings: Where the log is.
+        transactional_id: Stable over restarts, so that a start aborts the predecessor's open transaction.
+        transaction_timeout_ms: After this the broker aborts what was left open; each step of a commit has as long.
+        open_timeout_s: Of taking over the id; so late an address where nobody answers is told.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        transactional_id: str,
+        transaction_timeout_ms: int = TRANSACTION_TIMEOUT_MS,
+        open_timeout_s: float = REQUEST_TIMEOUT_S,
+    ) -> None:
+        self._settings = settings
+        self.transactional_id = transactional_id
+        self._timeout_ms = transaction_timeout_ms
+        self._open_timeout_s = open_timeout_s
+        self._producer: Any = None
+        self._fenced = False
+        self._topics: set[str] = set()
+
+    def open(self) -> None:
+        """Take over the transactional id: aborts its open transaction and fences its older producers.
+
+        Raises:
+            KafkaUnreachable: No broker answers in time.
+        """
+        if self._producer is not None:
+            return
+        conf = {"transactional.id": self.transactional_id, "transaction.timeout.ms": self._timeout_ms}
+        producer = make_producer(self._settings, conf)
+        try:
+            producer.init_transactions(self._open_timeout_s)
+        except KafkaException as error:
+            raise unreachable(self._settings, error) from error
+        self._producer = producer
+        self._fenced = False
+
+    def commit(
+        self, records: Sequence[Outgoing], positions: Sequence[Position] = (), group: Any = None
+    ) -> list[Coordinates]:
+        """Write the records and the group's positions, all or nothing.
+
+        1. begin; 2. produce; 3. flush, without which the next step costs 100 ms of back-off; 4. send the
+        positions under `group`'s metadata, which the broker checks for member and generation; 5. commit.
+
+        Returns:
+            Where each record came to lie, in the order given.
+
+        Raises:
+            CommitRefused: The transaction was aborted.
+            UsageError: A topic is not there; nothing was begun.
+            WriterFenced: An earlier commit was fenced.
+            KafkaUnreachable: The broker did not answer within the deadline; the outcome may be unknown.
+        """
+        with self.transaction() as transaction:
+            placed = transaction.write(records)
+            if positions:
+                transaction.send_positions(positions, group)
+        return placed
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """One transaction over several writes: committed at the end of the block, aborted when the block raises.
+
+        For what needs the offsets of what was written just before. It holds committed readers of its partitions
+        up, so nothing slow belongs in the block.
+
+        Raises:
+            CommitRefused: The transaction was aborted.
+            UsageError: A topic is not there; what was written before is aborted.
+            WriterFenced: An earlier commit was fenced.
+            KafkaUnreachable: The broker did not answer within the deadline; the outcome may be unknown.
+        """
+        if self._fenced:
+            raise WriterFenced(
+                f"another process took {self.transactional_id} over", "stop one of the two, or give it another slot"
+            )
+        self.open()
+        transaction = Transaction(self._producer, self._settings, self._timeout_ms / 1000, self._topics)
+        try:
+            transaction.begin()
+            yield transaction
+            transaction.commit()
+        except KafkaException as error:
+            raise self._abort(error) from error
+        except BaseException:
+            self._drop_open()
+            raise
+
+    def close(self) -> None:
+        """Let the producer go; nothing is open between commits."""
+        self._producer = None
+
+    def _abort(self, error: KafkaException) -> CommitRefused | KafkaUnreachable:
+        """Abort what is open, and say what the error means.
+
+        The producer is let go, and the next commit takes the id over: after a record was refused, librdkafka
+        reports the first records of the next transaction as purged, though it never sent them (2.16). A group that
+        moved on is no fault of the producer's.
+        """
+        cause = error.args[0]
+        if not cause.fatal():
+            self._drop_open()
+        if cause.code() in _STALE_GROUP:
+            return CommitRefused(f"the transaction was aborted: {cause.str()}", stale_group=True)
+        self._producer = None
+        self._fenced = cause.code() in _FENCED
+        if cause.retriable() or cause.code() in {KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT}:
+            return unreachable(self._settings, error)
+        return CommitRefused(f"the transaction was aborted: {cause.str()}", self._fenced)
+
+    def _drop_open(self) -> None:
+        """Abort; a producer that cannot is let go, and the next commit takes the id over."""
+        try:
+            self._producer.abort_transaction(self._timeout_ms / 1000)
+        except KafkaException:
+            self._producer = None
+
+
+class Transaction(LogTransaction):
+    """What is written within `TransactionalWriter.transaction`.
+
+    Raises:
+        KafkaException: From every method; the writer's block turns it into driftline's errors.
+    """
+
+    def __init__(self, producer: Any, settings: Settings, deadline_s: float, topics: set[str]) -> None:
+        self._producer = producer
+        self._settings = settings
+        self._deadline_s = deadline_s
+        self._topics = topics
+
+    def begin(self) -> None:
+        """Begin."""
+        self._producer.begin_transaction()
+
+    def write(self, records: Sequence[Outgoing]) -> list[Coordinates]:
+        """Write the records; where each came to lie. They are not visible before the transaction is committed."""
+        self._require_topics({record.topic for record in records})
+        placed: list[Coordinates | KafkaError | None] = [None] * len(records)
+        deadline = time.monotonic() + self._deadline_s
+        for index, record in enumerate(records):
+            self._produce(record, _note_delivery(placed, index), deadline)
+        if self._producer.flush(max(0.0, deadline - time.monotonic())):
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time"))
+        for outcome in placed:
+            if isinstance(outcome, KafkaError):
+                raise KafkaException(outcome)
+        return [at for at in placed if isinstance(at, Coordinates)]
+
+    def send_positions(self, positions: Sequence[Position], group: Any) -> None:
+        """Let the group's positions be committed with the transaction."""
+        offsets = [TopicPartition(p.topic, p.partition, p.offset, p.metadata) for p in positions]
+        _twice(lambda: self._producer.send_offsets_to_transaction(offsets, group, self._deadline_s))
+
+    def commit(self) -> None:
+        """Commit."""
+        _twice(lambda: self._producer.commit_transaction(self._deadline_s))
+
+    def _require_topics(self, names: set[str]) -> None:
+        """A topic that is not there would cost the whole deadline and be told as silence: ask once for each."""
+        if not names <= self._topics:
+            require_topics(self._producer, self._settings, names, self._deadline_s)
+            self._topics |= names
+
+    def _produce(self, record: Outgoing, on_delivery: Any, deadline: float) -> None:
+        where = {} if record.partition is None else {"partition": record.partition}
+        while True:
+            try:
+                self._producer.produce(
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=list(record.headers),
+                    timestamp=record.timestamp_ms or 1,  # librdkafka takes 0 for now
+                    on_delivery=on_delivery,
+                    **where,
+                )
+                return
+            except BufferError as error:
+                if time.monotonic() > deadline:
+                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, str(error))) from error
+                self._producer.poll(QUEUE_RECHECK_S)
+
+
+_FENCED = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+}
+_STALE_GROUP = {
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID,
+}
+
+
+def _twice(step: Any) -> None:
+    """Run a step that may say `retriable`: the transaction stays as it is and the step may be repeated."""
+    try:
+        step()
+    except KafkaException as error:
+        if not error.args[0].retriable():
+            raise
+        step()
+
+
+def _note_delivery(placed: list[Coordinates | KafkaError | None], index: int) -> Any:
+    def note(error: KafkaError | None, message: Any) -> None:
+        placed[index] = error or Coordinates(message.topic(), message.partition(), message.offset())
+
+    return note
