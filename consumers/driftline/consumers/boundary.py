@@ -1,0 +1,93 @@
+"""The stochastic-deterministic boundary: proposer, verifier, commit, reject (Srinivasan 2026, arXiv 2605.20173)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import Any
+
+from driftline.consumers.budget import Budget
+from driftline.consumers.prompt import Prompt
+from driftline.consumers.verifiers import Verifier, VerifierChain
+from driftline.schemas import Contracts, NotCanonical, UsageError, canonical_json
+
+
+class OnExhausted(StrEnum):
+    """What happens when no proposal was accepted."""
+
+    ESCALATE = "escalate"
+    """A `driftline.Escalated` event hands the case to a person."""
+    REJECT = "reject"
+    """Nothing but the decision is written."""
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where model output may become an action, and the four parts that it must pass.
+
+    Args:
+        name: Unique in the app.
+        on: Event types that it decides.
+        prompt: What the model is told.
+        proposer: `provider/name` of the model.
+        proposes: Full record names of the events that may be committed.
+        verifiers: The app's own, after parse and schema and before budget.
+        parameters: Passed to the provider as they stand.
+        max_attempts: Proposals per decision; each reject is fed back.
+        on_exhausted: What happens after the last.
+        budget: What one decision may spend on being mended.
+        timeout_s: Of one call.
+
+    Raises:
+        UsageError: A limit below 1, nothing to decide or to propose, or parameters that cannot be recorded.
+    """
+
+    name: str
+    on: Sequence[str]
+    prompt: Prompt
+    proposer: str
+    proposes: Sequence[str]
+    verifiers: Sequence[Verifier] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    max_attempts: int = 3
+    on_exhausted: OnExhausted = OnExhausted.ESCALATE
+    budget: Budget = field(default_factory=Budget)
+    timeout_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1 or not self.on or not self.proposes:
+            raise UsageError(f"boundary {self.name}: needs `on`, `proposes` and at least one attempt")
+        try:
+            _ = self.parameters_json
+        except NotCanonical as error:
+            raise UsageError(f"boundary {self.name}: parameters: {error.message}") from error
+
+    @cached_property
+    def parameters_json(self) -> str:
+        """The parameters as the decisions record them: canonical JSON."""
+        return canonical_json(dict(self.parameters))
+
+    def chain(self, contracts: Contracts) -> VerifierChain:
+        """The judge of this boundary over an app's contracts.
+
+        Raises:
+            ContractError: A proposed record has no contract, or one that JSON cannot carry.
+        """
+        chain = VerifierChain([contracts.require(name) for name in self.proposes], self.verifiers, self.budget)
+        _ = chain.shapes
+        return chain
+
+
+@dataclass(frozen=True)
+class BoundBoundary:
+    """A boundary with its judge: what the engine decides with."""
+
+    boundary: Boundary
+    judge: VerifierChain
+
+    @cached_property
+    def json_schema(self) -> dict[str, Any]:
+        """JSON Schema shown to the model."""
+        return self.judge.json_schema()

@@ -1,0 +1,49 @@
+"""The dead topic: inputs that no retry can decide, as they came, and why."""
+
+from __future__ import annotations
+
+from driftline.log import Outgoing, Record
+from driftline.schemas import Undecodable
+
+DETAIL_BYTES_MAX = 2_000
+"""Of the reason's text; well under the 64 KiB that the dead topic allows on top of an input."""
+VALUE_BYTES_MAX = 1_048_588
+"""Kafka's default `max.message.bytes`. Compressed, a larger input may have come in; it would not fit again."""
+
+
+def to_dead(record: Record, topic: str, error: Undecodable) -> Outgoing:
+    """The record of the dead topic: the original key, bytes and headers, and why it lies there.
+
+    Bytes beyond `VALUE_BYTES_MAX` are left where the coordinates say; `driftline_value` is then `left at the source`.
+    """
+    fits = record.value is None or len(record.value) <= VALUE_BYTES_MAX
+    why = [
+        ("driftline_reason", error.reason.value.encode()),
+        ("driftline_detail", _cut(error.message)),
+        ("driftline_topic", record.at.topic.encode()),
+        ("driftline_partition", str(record.at.partition).encode()),
+        ("driftline_offset", str(record.at.offset).encode()),
+        *([] if fits else [("driftline_value", b"left at the source")]),
+    ]
+    return Outgoing(
+        topic=topic,
+        key=record.key,
+        value=record.value if fits else None,
+        timestamp_ms=max(record.timestamp_ms, 1),  # a record need not have a time, and librdkafka takes 0 for now
+        headers=[*record.headers, *why],
+        partition=record.at.partition,
+    )
+
+
+def input_offset(record: Record) -> int | None:
+    """The offset of the input that a record of the dead topic is about; None where nothing says so."""
+    for name, value in reversed(record.headers):  # an input may bring headers of the same name, and they come first
+        if name == "driftline_offset" and value.isdigit():
+            return int(value)
+    return None
+
+
+def _cut(text: str) -> bytes:
+    """So much of a text as its header holds, whole characters only."""
+    raw = text.encode("utf-8", "backslashreplace")
+    return raw[:DETAIL_BYTES_MAX].decode(errors="ignore").encode()

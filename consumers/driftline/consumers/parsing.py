@@ -1,0 +1,71 @@
+"""From the raw text of an answer to a proposal: the first verifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from driftline.consumers.judging import Proposal
+from driftline.consumers.proposing import Answer
+from driftline.schemas import NotCanonical, Rejection, RejectionCode, canonical_json, parse_json
+
+PARSE_VERSION = "1"
+ANSWER_CHARACTERS_MAX = 100_000
+"""Several answers of this length and their context fit a record of Kafka's default size (1 MiB)."""
+QUOTED_CHARACTERS_MAX = 120
+"""Of the answer in a rejection."""
+
+
+def parse_proposal(answer: Answer) -> Proposal | Rejection:
+    """The proposal in a raw answer, read strictly: one object of `type` and `payload`, and nothing around it."""
+    if answer.text is None:
+        return _reject(RejectionCode.NO_ANSWER, "an answer", answer.failure or "nothing", answer.failure_detail)
+    if len(answer.text) > ANSWER_CHARACTERS_MAX:
+        return _reject(RejectionCode.NOT_JSON, f"at most {ANSWER_CHARACTERS_MAX} characters", "more")
+    try:
+        data = parse_json(answer.text)
+        canonical_json(data)
+    except NotCanonical as error:
+        return _reject(RejectionCode.NOT_CANONICAL, "numbers within 2^53 and valid Unicode", "", error.message)
+    except (ValueError, RecursionError) as error:
+        return _reject(RejectionCode.NOT_JSON, "one JSON object, nothing around it", answer.text, str(error))
+    if not _is_proposal(data):
+        return _reject(RejectionCode.SCHEMA_MISMATCH, '{"type": "…", "payload": {…}}', answer.text)
+    extra = sorted(data.keys() - {"type", "payload"})
+    if extra:
+        return _reject(RejectionCode.SCHEMA_MISMATCH, "only type and payload", ", ".join(extra))
+    return Proposal(data["type"], data["payload"])
+
+
+def recorded_text(text: str | None) -> str | None:
+    """What the record keeps of an answer: of one that is too long, so much that it is too long there as well."""
+    return None if text is None else text[: ANSWER_CHARACTERS_MAX + 1]
+
+
+def canonical_proposal(raw: str | None) -> str | None:
+    """The proposal in a text as canonical JSON; None where there is none."""
+    parsed = parse_proposal(Answer(raw))
+    if isinstance(parsed, Rejection):
+        return None
+    return canonical_json([parsed.type, dict(parsed.payload)])
+
+
+def unknown_action(name: str, known: str) -> Rejection:
+    """The rejection of a proposal of a record that the boundary does not propose."""
+    what = "the proposed record is not one that this boundary proposes"
+    return _reject(RejectionCode.UNKNOWN_ACTION, f"one of {known}", name, what, "/type")
+
+
+def _is_proposal(data: Any) -> bool:
+    return isinstance(data, dict) and isinstance(data.get("type"), str) and isinstance(data.get("payload"), dict)
+
+
+def _reject(code: RejectionCode, expected: str, actual: str, message: str = "", path: str = "") -> Rejection:
+    return Rejection(
+        code=code,
+        path=path,
+        expected=expected,
+        actual=actual[:QUOTED_CHARACTERS_MAX],
+        rule_id="parse",
+        rule_version=PARSE_VERSION,
+        message=message,
+    )

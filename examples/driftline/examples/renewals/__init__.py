@@ -1,0 +1,1 @@
+"""The renewals example; the app is `driftline.examples.renewals.app:app`."""

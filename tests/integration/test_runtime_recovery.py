@@ -1,0 +1,306 @@
+"""The runtime killed, fenced and rebalanced on a real Kafka: every input is decided exactly once.
+
+The file is also the program that is killed: `python test_runtime_recovery.py APP BOOTSTRAP REGISTRY POINT`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from driftline.consumers import Answer, App, ProposalRequest
+from driftline.consumers.prepare import prepare
+from driftline.consumers.runtime import RunSummary, Runtime
+from driftline.examples.renewals.app import OUTCOMES
+from driftline.examples.renewals.app import app as renewals
+from driftline.log import CommitRefused, Settings
+from driftline.log.writer import Transaction
+from driftline.producers import Publisher
+from driftline.producers.renewals import synthetic_renewals
+from driftline.schemas import Codec, Registry
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+
+EVENTS = 30
+RENEWED = json.dumps({"type": OUTCOMES[0], "payload": {"term_months": 12, "rationale": "as it stands"}})
+NOBODY = "nowhere:0"
+"""Runs to the end."""
+
+
+class Renewing:
+    """A proposer that renews every contract, and does something before each answer."""
+
+    def __init__(self, before: Callable[[int], None] = lambda call: None) -> None:
+        self._before = before
+        self.calls = 0
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        self.calls += 1
+        self._before(self.calls)
+        return Answer(RENEWED)
+
+
+def make_runtime(app: App, settings: Settings, proposer: Renewing, slot: int = 0) -> Runtime:
+    """A runtime whose clock runs fast: a transaction holds two or three events."""
+    seconds = itertools.count()
+    return Runtime(app, settings, proposer, lambda: datetime.now(UTC), slot, clock=lambda: next(seconds))
+
+
+def die(*_: Any) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def main(app_name: str, bootstrap: str, registry: str, point: str) -> None:
+    """Run the app to its end, or die at a point: the n-th time that something is about to happen or has happened."""
+    where, _, number = point.partition(":")
+    settings = Settings(bootstrap_servers=bootstrap, registry_url=registry)
+    proposer = Renewing(lambda call: die() if where == "proposing" and call == int(number) else None)
+    if where in HOOKS:
+        name, before = HOOKS[where]
+        _hook(name, before, int(number))
+    make_runtime(replace(renewals, name=app_name), settings, proposer).run(until_end=True)
+
+
+HOOKS = {
+    "before-producing": ("write", True),
+    "before-positions": ("send_positions", True),
+    "before-commit": ("commit", True),
+    "after-commit": ("commit", False),
+}
+"""Steps of a transaction: die before or after the n-th. The first transaction of a run holds the artifacts."""
+
+
+def _hook(name: str, before: bool, number: int) -> None:
+    step, count = getattr(Transaction, name), itertools.count(1)
+
+    def hooked(*args: Any) -> Any:
+        now = next(count) == number
+        if now and before:
+            die()
+        found = step(*args)
+        if now:
+            die()
+        return found
+
+    setattr(Transaction, name, hooked)
+
+
+def start(app: App, settings: Settings, point: str) -> int:
+    """Run the program until it ends or is killed; its exit code."""
+    arguments = [app.name, settings.require_bootstrap(), settings.require_registry(), point]
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__)), *arguments], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode in {0, -signal.SIGKILL}, done.stderr
+    return done.returncode
+
+
+def publish(app: App, settings: Settings, seed: int = 1) -> None:
+    with Publisher(app.name, app.schemas, settings, source="crm") as publisher:
+        for event in synthetic_renewals(EVENTS, seed):
+            publisher.publish_event(event)
+
+
+def make_app(name: str, settings: Settings) -> App:
+    """An app of its own, with events to decide."""
+    app = replace(renewals, name=name)
+    prepare(app, settings)
+    publish(app, settings)
+    return app
+
+
+@pytest.fixture
+def app(cluster: Settings, app_name: str) -> App:
+    return make_app(app_name, cluster)
+
+
+def committed(settings: Settings, topic: str) -> Iterator[Any]:
+    """Every committed message of a topic, by a consumer that shares nothing with the runtime."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.require_bootstrap(),
+            "group.id": "checker",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "enable.auto.commit": False,
+        }
+    )
+    open_ = set(range(settings.partitions))
+    consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in open_])
+    while open_:
+        message = consumer.poll(30)
+        assert message is not None, f"{topic} went silent"
+        error = message.error()
+        if error is None:
+            yield message
+        else:
+            assert error.code() == KafkaError._PARTITION_EOF, error
+            open_.discard(message.partition())
+    consumer.close()
+
+
+def header(message: Any, name: str) -> str:
+    return str(dict(message.headers())[name].decode())
+
+
+def check_exactly_once(app: App, settings: Settings, events: int = EVENTS) -> None:
+    """Every input decided once, in order per key; every outcome there once; every row of its last event."""
+    codec = Codec(Registry(settings.require_registry()), app.contracts)
+    messages = list(committed(settings, app.topics.events))
+    inputs = [message for message in messages if header(message, "ce_source") == "crm"]
+    decisions = [codec.decode(message.value()).value for message in committed(settings, app.topics.decisions)]
+    decided = [(decision["input"]["partition"], decision["input"]["offset"]) for decision in decisions]
+    assert Counter(decided) == Counter((message.partition(), message.offset()) for message in inputs)
+    assert len(decided) == events
+    by_key = defaultdict(list)
+    for decision in decisions:
+        by_key[decision["workflow"]].append(decision["input"]["offset"])
+    assert all(offsets == sorted(offsets) for offsets in by_key.values())
+    outcomes = Counter(header(message, "ce_id") for message in messages if header(message, "ce_source") != "crm")
+    assert outcomes == Counter(id_ for decision in decisions for id_ in decision["committed_event_ids"])
+    rows = {message.key(): codec.decode(message.value()).value for message in committed(settings, app.topics.state)}
+    assert {key: row["as_of"] for key, row in rows.items()} == {m.key(): m.offset() for m in messages}
+    assert Counter(row["version"] for row in rows.values()) == Counter(Counter(m.key() for m in messages).values())
+
+
+KILLS: Mapping[str, Sequence[str]] = {
+    "before the first answer": ["proposing:1"],
+    "within a batch": ["proposing:12"],
+    "before the records are produced": ["before-producing:4"],
+    "before the positions are sent": ["before-positions:3"],
+    "before the commit": ["before-commit:3"],
+    "after the commit": ["after-commit:4"],
+    "twice": ["after-commit:3", "before-commit:4"],
+}
+
+
+@pytest.fixture(scope="module")
+def killed(cluster: Settings) -> Iterator[Mapping[str, Future[App]]]:
+    """Apps whose process was killed and started again until it came to the end, all at once: a group waits 10 s."""
+    with ThreadPoolExecutor(len(KILLS)) as pool:
+        yield {
+            story: pool.submit(_kill_and_finish, f"killed{number}", points, cluster)
+            for number, (story, points) in enumerate(KILLS.items())
+        }
+
+
+def _kill_and_finish(name: str, points: Sequence[str], settings: Settings) -> App:
+    app = make_app(name, settings)
+    for point in points:
+        assert start(app, settings, point) == -signal.SIGKILL
+    assert start(app, settings, NOBODY) == 0
+    return app
+
+
+@pytest.mark.parametrize("story", KILLS)
+def test_a_killed_process_is_taken_up_where_it_was(
+    cluster: Settings, killed: Mapping[str, Future[App]], story: str
+) -> None:
+    check_exactly_once(killed[story].result(200), cluster)
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(2) as threads:
+        yield threads
+
+
+def test_a_second_process_in_the_same_slot_fences_the_first(
+    cluster: Settings, app: App, threads: ThreadPoolExecutor
+) -> None:
+    deciding, go_on = threading.Event(), threading.Event()
+
+    def block(call: int) -> None:
+        deciding.set()
+        assert go_on.wait(60)
+
+    first: Future[RunSummary] = threads.submit(make_runtime(app, cluster, Renewing(block)).run, True)
+    assert deciding.wait(60)
+    second = make_runtime(app, cluster, Renewing())
+    second.run(stop=lambda: True)
+    go_on.set()
+    with pytest.raises(CommitRefused, match="another process may run with the same app and slot") as caught:
+        first.result(60)
+    assert caught.value.fenced
+    make_runtime(app, cluster, Renewing()).run(until_end=True)
+    check_exactly_once(app, cluster)
+
+
+def partitions_of_members(settings: Settings, app: App) -> list[int]:
+    """How many partitions each member of the group has."""
+    admin = AdminClient({"bootstrap.servers": settings.require_bootstrap()})
+    described = admin.describe_consumer_groups([app.group])[app.group].result(30)
+    return [len(member.assignment.topic_partitions) for member in described.members]
+
+
+class Team:
+    """Two runtimes of one app in different slots, until together they have decided so many events."""
+
+    def __init__(self, app: App, settings: Settings, proposers: tuple[Renewing, Renewing], decisions: int) -> None:
+        self.runtimes = [make_runtime(app, settings, one, slot) for slot, one in enumerate(proposers)]
+        self.decisions = decisions
+
+    def decided(self) -> list[int]:
+        return [runtime.summary.decisions.total() for runtime in self.runtimes]
+
+    def run(self, slot: int) -> RunSummary:
+        return self.runtimes[slot].run(stop=lambda: sum(self.decided()) >= self.decisions)
+
+
+def test_two_processes_share_the_partitions_and_decide_nothing_twice(
+    cluster: Settings, app: App, threads: ThreadPoolExecutor
+) -> None:
+    make_runtime(app, cluster, Renewing()).run(until_end=True)
+    team = Team(app, cluster, (Renewing(), Renewing()), EVENTS)
+    running = [threads.submit(team.run, slot) for slot in (0, 1)]
+    while partitions_of_members(cluster, app) != [1, 1]:
+        assert not any(one.done() for one in running)
+    publish(app, cluster, seed=2)
+    for one in running:
+        one.result(60)
+    assert all(team.decided())
+    make_runtime(app, cluster, Renewing()).run(until_end=True)  # what they had not folded yet
+    check_exactly_once(app, cluster, 2 * EVENTS)
+
+
+def test_a_process_that_joins_in_the_middle_takes_over_without_deciding_twice(
+    cluster: Settings, app: App, threads: ThreadPoolExecutor
+) -> None:
+    in_the_middle, joined = threading.Event(), threading.Event()
+
+    def wait_for_the_other(call: int) -> None:
+        if call == 7:
+            in_the_middle.set()
+            assert joined.wait(60)
+
+    team = Team(app, cluster, (Renewing(wait_for_the_other), Renewing()), EVENTS)
+    first = threads.submit(team.run, 0)
+    assert in_the_middle.wait(60)
+    second = threads.submit(team.run, 1)
+    while len(partitions_of_members(cluster, app)) < 2:
+        assert not second.done()
+    joined.set()
+    first.result(60)
+    second.result(60)
+    make_runtime(app, cluster, Renewing()).run(until_end=True)
+    check_exactly_once(app, cluster)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,175 @@
+"""Rows, the dead topic and the artifacts, without a broker."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from driftline.consumers import Fold
+from driftline.consumers.artifacts import app_artifacts
+from driftline.consumers.dead import DETAIL_BYTES_MAX, VALUE_BYTES_MAX, input_offset, to_dead
+from driftline.consumers.rows import Rows, row_record
+from driftline.examples.renewals.app import app as renewals
+from driftline.log import Coordinates, Outgoing, Record
+from driftline.schemas import (
+    Codec,
+    Contracts,
+    Event,
+    NotCanonical,
+    Registry,
+    Undecodable,
+    UndecodableReason,
+    UsageError,
+    content_hash,
+)
+
+TIME = datetime(2026, 7, 1, tzinfo=UTC)
+
+
+def count(row: Mapping[str, Any], event: Event) -> Mapping[str, Any]:
+    return {**row, "seen": row.get("seen", 0) + 1, "at": event.time, "state": "open", "amount": 450.0}
+
+
+def event(**data: Any) -> Event:
+    return Event("e1", "t", "web", "w", TIME, "shop.Asked", data)
+
+
+def lying_at(offset: int, outgoing: Outgoing) -> Record:
+    return Record(Coordinates("shop.state", 0, offset), outgoing.key, outgoing.value, outgoing.timestamp_ms)
+
+
+@pytest.fixture
+def codec() -> Codec:
+    return Codec(Registry("mock://rows"), renewals.contracts)
+
+
+def test_rows_come_back_as_they_were_written(codec: Codec) -> None:
+    rows, restored, written = Rows(Fold(count, "1")), Rows(Fold(count, "1")), []
+    for offset, key in enumerate([b"a", b"b", b"a"]):
+        row = rows.fold(0, key, event(), offset)
+        rows.keep(0, key, row)
+        assert row is not None
+        record = Record(Coordinates("shop.events", 0, offset), key, b"", 1)
+        written.append(lying_at(offset, row_record("shop.state", record, event(), row, codec)))
+    assert restored.restore(0, written, codec) == 2
+    for key in (b"a", b"b"):
+        assert restored.get(0, key) == rows.get(0, key)
+    assert restored.as_of(0) == 2
+    kept = restored.get(0, b"a")
+    assert kept is not None
+    assert (kept.version, kept.data["seen"], kept.data["at"]) == (2, 2, "2026-07-01T00:00:00.000Z")
+
+
+def test_a_tombstone_removes_its_row(codec: Codec) -> None:
+    rows = Rows(Fold(count, "1"))
+    row = rows.fold(0, b"a", event(), 0)
+    assert row is not None
+    made = row_record("shop.state", Record(Coordinates("shop.events", 0, 0), b"a", b"", 1), event(), row, codec)
+    gone = Record(Coordinates("shop.state", 0, 1), b"a", None, 1)
+    assert rows.restore(0, [lying_at(0, made), gone], codec) == 0
+
+
+def test_an_event_that_a_row_has_seen_changes_nothing() -> None:
+    rows = Rows(Fold(count, "1"))
+    rows.keep(0, b"a", rows.fold(0, b"a", event(), 5))
+    assert rows.fold(0, b"a", event(), 5) == rows.get(0, b"a")
+
+
+def test_a_folded_row_is_not_kept_before_it_is_said_so() -> None:
+    rows = Rows(Fold(count, "1"))
+    assert rows.fold(0, b"a", event(), 0) is not None
+    assert rows.get(0, b"a") is None
+
+
+def test_a_revoked_partition_is_forgotten_and_the_others_stay() -> None:
+    rows = Rows(Fold(count, "1"))
+    for partition in (0, 1):
+        rows.keep(partition, b"a", rows.fold(partition, b"a", event(), 0))
+    rows.drop([0])
+    assert (rows.get(0, b"a"), rows.as_of(0)) == (None, -1)
+    assert rows.get(1, b"a") is not None
+
+
+def test_an_app_without_a_fold_keeps_no_rows() -> None:
+    assert Rows(None).fold(0, b"a", event(), 0) is None
+
+
+def test_a_fold_that_raises_names_the_event() -> None:
+    broken = Fold(lambda row, given: {"x": row["missing"]}, "1")
+    with pytest.raises(
+        UsageError, match=r"the fold fails on the t e1 of w: KeyError\('missing'\); mend the app's fold"
+    ):
+        Rows(broken).fold(0, b"a", event(), 0)
+
+
+def test_a_row_that_canonical_json_refuses_says_so_before_it_is_written() -> None:
+    row = Rows(Fold(lambda data, given: {"n": 2**60}, "1")).fold(0, b"a", event(), 0)
+    assert row is not None
+    with pytest.raises(NotCanonical):
+        _ = row.json
+
+
+def poison(value: bytes | None = b"\x01", **changes: Any) -> Record:
+    return Record(Coordinates("shop.events", 1, 42), changes.get("key", b"k"), value, changes.get("time", 7), HEADERS)
+
+
+HEADERS = (("ce_id", b"\xff"), ("driftline_offset", b"1"), ("empty", b""))
+
+
+def test_a_dead_record_holds_the_original_and_why() -> None:
+    dead = to_dead(poison(), "shop.dead", Undecodable(UndecodableReason.CORRUPT, "it is"))
+    assert (dead.topic, dead.partition, dead.key, dead.value, dead.timestamp_ms) == ("shop.dead", 1, b"k", b"\x01", 7)
+    assert tuple(dead.headers[:3]) == HEADERS
+    assert dict(dead.headers[3:]) == {
+        "driftline_reason": b"corrupt",
+        "driftline_detail": b"corrupt: it is",
+        "driftline_topic": b"shop.events",
+        "driftline_partition": b"1",
+        "driftline_offset": b"42",
+    }
+
+
+def test_a_dead_record_is_found_by_its_own_offset_and_not_by_a_header_that_came_with_it() -> None:
+    dead = to_dead(poison(), "shop.dead", Undecodable(UndecodableReason.CORRUPT, "it is"))
+    assert input_offset(Record(Coordinates("shop.dead", 1, 0), dead.key, dead.value, 7, dead.headers)) == 42
+    assert input_offset(Record(Coordinates("shop.dead", 1, 0), None, None, 7)) is None
+
+
+def test_a_long_detail_is_cut_between_characters() -> None:
+    dead = to_dead(poison(), "shop.dead", Undecodable(UndecodableReason.CORRUPT, "é" * 5_000 + "\ud800"))
+    detail = dict(dead.headers)["driftline_detail"]
+    assert DETAIL_BYTES_MAX - 2 < len(detail) <= DETAIL_BYTES_MAX
+    assert detail.decode().endswith("é")
+
+
+def test_bytes_that_would_not_fit_again_stay_at_the_source() -> None:
+    dead = to_dead(
+        poison(b"x" * (VALUE_BYTES_MAX + 1)), "shop.dead", Undecodable(UndecodableReason.OVERSIZE, "large")
+    )
+    assert (dead.value, dead.headers[-1]) == (None, ("driftline_value", b"left at the source"))
+
+
+@pytest.mark.parametrize("time", [-1, 0])
+def test_a_record_without_a_time_gets_the_earliest(time: int) -> None:
+    dead = to_dead(poison(time=time), "shop.dead", Undecodable(UndecodableReason.CORRUPT, ""))
+    assert dead.timestamp_ms == 1
+
+
+def test_every_artifact_is_found_by_the_hash_of_its_content(codec: Codec) -> None:
+    records = app_artifacts(renewals, codec, 1)
+    values = [codec.decode(record.value).value for record in records]
+    assert all(value["hash"] == content_hash(value["content"]) for value in values)
+    assert [record.key for record in records] == [value["hash"].encode() for value in values]
+
+
+def test_what_a_decision_names_is_among_the_artifacts(codec: Codec) -> None:
+    values = [codec.decode(record.value).value for record in app_artifacts(renewals, codec, 1)]
+    kinds = {value["hash"]: value["kind"] for value in values}
+    for bound in renewals.bound.values():
+        assert kinds[bound.boundary.prompt.hash] == "prompt"
+        assert kinds[bound.judge.version] == "verifier"
+        assert [kinds[verifier.version] for verifier in bound.boundary.verifiers] == ["policy"]
+    assert Contracts.load().keys() < renewals.contracts.keys()
