@@ -1,0 +1,137 @@
+"""Looking at the log and at runs: `show`, `alerts`, `topics`, `sql`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+SHOW_EXAMPLE = "Example: driftline show 'renewals.decisions[0]@12' --app renewals"
+ALERTS_EXAMPLE = "Example: driftline alerts --app renewals --last 3"
+SQL_EXAMPLE = "Example: driftline sql 'FROM by_stream'"
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON.")]
+
+topics_app = typer.Typer(help="The topics.", no_args_is_help=True)
+
+
+def show(
+    at: Annotated[str, typer.Argument(help="topic[partition]@offset")],
+    app: Annotated[str | None, typer.Option(help="App whose contracts decode it; else the topic's prefix.")] = None,
+) -> None:
+    """Print the record at these coordinates, decoded, as JSON."""
+    from driftline.console.common import Log, find_app, out
+    from driftline.log import Coordinates, load_settings
+    from driftline.schemas import Contracts, UsageError, to_json_data
+
+    settings, where = load_settings(), Coordinates.parse(at)
+    found = find_app(app or where.topic.rpartition(".")[0], settings)
+    log = Log(settings, found.contracts if found else Contracts.load())
+    record = log.reader.read_one(where)
+    if record is None:
+        raise UsageError(f"no committed record lies at {where}", "the offset may be a transaction's control record")
+    decoded = log.codec.decode(record.value)
+    shown = {
+        "at": str(where),
+        "key": None if record.key is None else record.key.decode(errors="replace"),
+        "headers": {name: value.decode(errors="replace") for name, value in record.headers},
+        "record": decoded.name,
+        "value": to_json_data(decoded.value),
+    }
+    out.print_json(data=shown)
+
+
+def alerts(
+    app: Annotated[str | None, typer.Option(help="Only this app's.")] = None,
+    last: Annotated[int, typer.Option(min=1, help="How many, counted from the end.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """List what lies on `driftline.alerts`, newest last."""
+    from driftline.console.common import Log, out, say
+    from driftline.log import ALERTS, load_settings
+    from driftline.schemas import Contracts, to_json_data
+
+    log = Log(load_settings(), Contracts.load())
+    found = [
+        {"at": str(record.at), **to_json_data(log.codec.decode(record.value).value)}
+        for record in log.reader.read(log.reader.span(ALERTS))
+        if app is None or record.key == app.encode()
+    ][-last:]
+    if as_json:
+        out.print_json(data=found)
+        return
+    for alert in found:
+        say(alert_line(alert))
+    if not found:
+        say("no alerts")
+
+
+def alert_line(alert: dict[str, Any]) -> str:
+    """One line for an alert."""
+    head = f"{alert['at']}  {alert['kind']}  {alert['app']}  {alert['candidate']['model']}"
+    if alert["kind"] == "ReplayCompleted":
+        return f"{head}  {alert['verdict']}  {alert['paid_calls']} paid calls  e = {alert['e_value']:.3g}"
+    named = ", ".join(f"{s['stream']} × {s['level']}" for s in alert["named"]) or "no single stratum"
+    return f"{head}  e = {alert['e_value']:.3g} after {alert['paid_calls']} paid calls  in {named}"
+
+
+@topics_app.command("list", epilog="Example: driftline topics list")
+def list_topics(as_json: AsJson = False) -> None:
+    """List the topics with their partitions."""
+    from driftline.console.common import out, say
+    from driftline.log import TopicAdmin, load_settings
+
+    found = dict(sorted(TopicAdmin(load_settings()).partitions().items()))
+    if as_json:
+        out.print_json(data=found)
+        return
+    for name, partitions in found.items():
+        say(f"{name}  {partitions}")
+
+
+@topics_app.command("create", epilog="Example: driftline topics create renewals")
+def create_topics(app: Annotated[str, typer.Argument(help="App in driftline.toml, or module:attribute.")]) -> None:
+    """Create an app's topics and register its schemas; what is there already stays as it is."""
+    from driftline.console.common import require_app, say
+    from driftline.consumers.prepare import prepare
+    from driftline.log import load_settings
+
+    settings = load_settings()
+    loaded = require_app(app, settings)
+    prepare(loaded, settings)
+    say(f"{loaded.name}: topics and subjects are there")
+
+
+def sql(
+    statement: Annotated[str, typer.Argument(help="DuckDB SQL over pairs, strata, run, flips, by_stream, …")],
+    run: Annotated[str | None, typer.Option(help="Run id; else the newest.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask a run's DuckDB file, opened read-only."""
+    from rich.table import Table
+
+    from driftline.console.common import out
+    from driftline.log import load_settings
+    from driftline.replay.store import query
+
+    columns, rows = query(_database(load_settings().home / "runs", run), statement)
+    if as_json:
+        out.print_json(data=[dict(zip(columns, row, strict=True)) for row in rows], default=str)
+        return
+    table = Table(*columns, box=None, header_style="dim", pad_edge=False)
+    for row in rows:
+        table.add_row(*("" if value is None else str(value) for value in row))
+    out.print(table)
+
+
+def _database(runs: Path, run: str | None) -> Path:
+    from driftline.replay.store import DATABASE
+    from driftline.schemas import UsageError
+
+    if run is not None:
+        return runs / run / DATABASE
+    found = sorted(runs.glob(f"*/{DATABASE}"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UsageError(f"there is no run in {runs}", "run `driftline replay` first")
+    return found[-1]

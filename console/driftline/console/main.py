@@ -1,0 +1,86 @@
+"""The `driftline` command. Everything heavy is imported inside the commands: `driftline --help` answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from driftline.console import (
+    import_command,
+    log_commands,
+    publish_commands,
+    replay_command,
+    run_command,
+    schemas_commands,
+    segment_command,
+)
+from driftline.console.demo import demo
+from driftline.console.local.commands import kafka_app, registry_app
+
+PUBLISH_EXAMPLE = "Example: driftline publish renewals --record driftline.renewals.RenewalDue < events.jsonl"
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="driftline",
+    help="Run LLM agents on a Kafka log, and see before an upgrade what a model or prompt would change.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+import_app = typer.Typer(help="Put what others recorded onto the log.", no_args_is_help=True)
+import_app.command("recorded", epilog=import_command.EXAMPLE)(import_command.import_recorded_file)
+
+app.command("demo", epilog="Example: driftline demo")(demo)
+app.command("publish", epilog=PUBLISH_EXAMPLE)(publish_commands.publish)
+app.add_typer(import_app, name="import")
+app.command("run", epilog=run_command.EXAMPLE)(run_command.run)
+app.command("replay", epilog=replay_command.EXAMPLE)(replay_command.replay)
+app.command("sql", epilog=log_commands.SQL_EXAMPLE)(log_commands.sql)
+app.command("show", epilog=log_commands.SHOW_EXAMPLE)(log_commands.show)
+app.command("alerts", epilog=log_commands.ALERTS_EXAMPLE)(log_commands.alerts)
+app.add_typer(log_commands.topics_app, name="topics")
+app.add_typer(segment_command.segment_app, name="segment")
+app.add_typer(schemas_commands.schemas_app, name="schemas")
+app.add_typer(kafka_app, name="kafka")
+app.add_typer(registry_app, name="registry")
+
+
+@app.callback()
+def _options(
+    bootstrap_servers: Annotated[
+        str | None, typer.Option("--bootstrap-servers", help="Kafka brokers, host:port,…", metavar="HOST:PORT")
+    ] = None,
+    registry_url: Annotated[
+        str | None, typer.Option("--registry-url", help="Schema registry, Confluent's REST API.", metavar="URL")
+    ] = None,
+) -> None:
+    """Options that win over the environment and `driftline.toml` for the command that follows."""
+    for name, value in (("BOOTSTRAP_SERVERS", bootstrap_servers), ("REGISTRY_URL", registry_url)):
+        if value is not None:
+            os.environ[f"DRIFTLINE_{name}"] = value
+
+
+def main() -> None:
+    """Run the command line; what a user can mend is one line on stderr and the exit code of its error."""
+    from driftline.console.local.errors import LocalServiceError
+    from driftline.schemas import DriftlineError
+
+    try:
+        app()
+    except DriftlineError as error:
+        _fail(str(error), error.exit_code)
+    except LocalServiceError as error:
+        _fail(str(error), 3)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output left; nothing is to be said to nobody
+        sys.exit(0)
+
+
+def _fail(line: str, exit_code: int) -> None:
+    typer.echo("driftline: " + " ".join(line.split()), err=True)
+    sys.exit(exit_code)

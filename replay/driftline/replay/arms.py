@@ -1,0 +1,117 @@
+"""Arms: what the log says (L), and a candidate (B) that is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from driftline.consumers.engine import answer_of
+from driftline.consumers.prompt import MessageSource
+from driftline.consumers.proposing import Answer, CallKey, ProposalRequest, ProposerFailure
+from driftline.replay.ledger import AnswerKey
+from driftline.replay.levels import LOST, JudgedAnswer
+from driftline.replay.segment import LoggedDecision
+from driftline.replay.subject import Subject, case_of
+from driftline.schemas import Attempt, Decision, UsageError, canonical_json, content_hash
+from driftline.schemas.fields import escape_surrogates
+
+LOG_ARM = "log"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is tried: where a part is None, the decision's own is kept.
+
+    Args:
+        model: `provider/name`.
+        prompt: Takes the place of the recorded prompt.
+        parameters: Laid over the recorded ones.
+
+    Raises:
+        UsageError: The model string has no provider, or nothing is tried.
+    """
+
+    model: str | None = None
+    prompt: MessageSource | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.model is None and self.prompt is None and not self.parameters:
+            raise UsageError("the candidate changes nothing", "give --candidate, --prompt or --param")
+        if self.model is not None and not all(self.model.partition("/")[::2]):
+            raise UsageError(f"{self.model!r} names no model", "write it as provider/name, for example openai/gpt-4o")
+
+    def prompt_of(self, decision: Decision, subject: Subject) -> MessageSource:
+        """The prompt that the candidate sees."""
+        return self.prompt or subject.prompt(decision)
+
+    def request(self, decision: Decision, subject: Subject, run_id: str, seed: int) -> ProposalRequest:
+        """The call for a decision: its recorded context, first attempt (later ones answered another rejection).
+
+        Raises:
+            UsageError: The prompt is not to be had, or needs a variable that the context lacks.
+        """
+        return ProposalRequest(
+            model=self.model or decision.model_requested,
+            messages=tuple(self.prompt_of(decision, subject).messages(decision.context_value())),
+            key=CallKey(decision.decision_id, decision.workflow, arm="candidate", run=run_id, seed=seed),
+            parameters={**decision.parameters_value(), **self.parameters},
+            json_schema=subject.json_schema(decision),
+            timeout_s=subject.timeout_s(decision),
+        )
+
+    def key(self, decision: Decision, subject: Subject, request: ProposalRequest) -> AnswerKey:
+        """What the ledger files the answer under."""
+        schema = subject.json_schema_hash(decision)
+        return AnswerKey(
+            decision_id=decision.decision_id,
+            attempt_chain=content_hash(canonical_json([dict(message) for message in request.messages])),
+            model=request.model,
+            prompt_hash=self.prompt_of(decision, subject).hash,
+            parameters=canonical_json({"parameters": dict(request.parameters), "schema": schema}),
+            purpose="test",
+        )
+
+
+def first_attempt(decision: Decision) -> Attempt:
+    """The logged attempt that a candidate's first one is held against.
+
+    It is the first that has an outcome. An attempt that was lost to a timeout or the provider told the next one
+    nothing, so that this was asked the same question; behind a rejection, another question was asked.
+    """
+    for attempt in decision.attempts:
+        if attempt.failure not in LOST:
+            return attempt
+        if attempt.raw_response is not None:
+            break
+    return decision.attempts[0]
+
+
+def judge_logged(logged: LoggedDecision, subject: Subject) -> JudgedAnswer:
+    """L: the logged first attempt, judged by today's verifier exactly as the candidate is."""
+    return judge_answer(as_logged(answer_of(first_attempt(logged.decision))), logged.decision, subject)
+
+
+def judge_answer(answer: Answer, decision: Decision, subject: Subject) -> JudgedAnswer:
+    """An answer to a decision, with what today's verifier says of it."""
+    return JudgedAnswer(answer, subject.judge(decision).judge(answer, case_of(decision)))
+
+
+def as_logged(answer: Answer) -> Answer:
+    """The answer as both arms and the ledger hold it: no lone surrogates, and white space alone is no answer."""
+    empty = answer.failure is None and not (answer.text or "").strip()
+    return replace(
+        answer,
+        text=None if empty else escape_surrogates(answer.text),
+        failure=ProposerFailure.EMPTY if empty else answer.failure,
+        failure_detail=escape_surrogates(answer.failure_detail),
+        model_reported=escape_surrogates(answer.model_reported),
+        fingerprint=escape_surrogates(answer.fingerprint),
+        finish_reason=escape_surrogates(answer.finish_reason),
+    )
+
+
+def drifted(decision: Decision, judged: JudgedAnswer) -> bool:
+    """Whether today's verifier says otherwise of the logged first attempt than the verifier of then."""
+    return (not first_attempt(decision).rejections) != judged.judgement.accepted

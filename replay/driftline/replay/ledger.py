@@ -1,0 +1,132 @@
+"""The ledger: every answer is written here before it counts, so that nothing is paid twice.
+
+SQLite in WAL mode. The key is all that an answer depends on; two decisions never share one, however equal their
+contexts (DETECTION, rule 11).
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from driftline.consumers.proposing import Answer, ProposerFailure
+from driftline.replay.plain import first_line
+from driftline.schemas import BadInput, Usage, canonical_json, content_hash
+
+BUSY_TIMEOUT_S = 30.0
+"""Another run may be writing; SQLite admits one writer at a time."""
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY,          -- hash of `identity`
+    identity TEXT NOT NULL,        -- canonical JSON of what the answer depends on
+    decision_id TEXT NOT NULL,
+    model TEXT NOT NULL,
+    run_id TEXT NOT NULL,          -- the run that paid
+    answered_at TEXT NOT NULL,     -- RFC 3339, UTC
+    answer TEXT NOT NULL           -- JSON of the Answer
+) WITHOUT ROWID
+"""
+_GET = "SELECT answer FROM answers WHERE key = ?1 AND run_id = ifnull(?2, run_id)"
+_PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerKey:
+    """What an answer depends on."""
+
+    decision_id: str
+    attempt_chain: str
+    """Hash of the messages: context, prompt and the rejections of earlier attempts."""
+    model: str
+    prompt_hash: str
+    parameters: str
+    """Canonical JSON of the parameters with schema and endpoint."""
+    purpose: str
+    """`test`, `floor` or `diagnosis`: a diagnosis never reads what the test saw."""
+    replicate: int = 0
+
+    @property
+    def identity(self) -> str:
+        """Canonical JSON of all fields."""
+        return canonical_json({name: getattr(self, name) for name in self.__slots__})
+
+    @property
+    def hash(self) -> str:
+        """Primary key in the ledger."""
+        return content_hash(self.identity)
+
+
+class Ledger:
+    """Answers on disk, for any number of runs at once.
+
+    What was put survives the end of the process, however it ends. Not guaranteed: that the last answers before a
+    power failure do (WAL is not flushed at each); they would be asked again.
+
+    Raises:
+        BadInput: The file is no ledger or cannot be written; from every method.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db: sqlite3.Connection | None = None
+        try:
+            with self._wrapped():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")
+                self._db.execute(_SCHEMA)
+                self._db.execute(_GET, ("", None))
+        except BadInput:
+            self.close()
+            raise
+
+    def get(self, key: AnswerKey, paid_by: str | None = None) -> Answer | None:
+        """The answer that was paid for; None when there is none, or none that the run `paid_by` has paid for."""
+        with self._wrapped() as db:
+            row = db.execute(_GET, (key.hash, paid_by)).fetchone()
+            return None if row is None else _from_json(row[0])
+
+    def put(self, key: AnswerKey, answer: Answer, run_id: str, answered_at: str) -> Answer:
+        """Write an answer; the one that stands, which is the first that was written for the key."""
+        identity = key.identity
+        hash_ = content_hash(identity)
+        row = (hash_, identity, key.decision_id, key.model, run_id, answered_at, _to_json(answer))
+        with self._wrapped() as db:
+            if db.execute(_PUT, row).rowcount:
+                return answer
+            return _from_json(db.execute(_GET, (hash_, None)).fetchone()[0])
+
+    def close(self) -> None:
+        """Close the file; to close it twice does nothing."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    @contextmanager
+    def _wrapped(self) -> Iterator[Any]:
+        try:
+            yield self._db
+        except (OSError, sqlite3.Error, ValueError, TypeError, KeyError) as error:
+            mend = "free or move the file away, or set DRIFTLINE_HOME; what it holds was paid for"
+            raise BadInput(f"ledger {self.path}: {first_line(error)}", mend) from error
+
+
+def _to_json(answer: Answer) -> str:
+    data: dict[str, Any] = {name: getattr(answer, name) for name in answer.__slots__}
+    data["usage"] = answer.usage.model_dump()
+    data["facts"] = None if answer.facts is None else dict(answer.facts)
+    return json.dumps(data)
+
+
+def _from_json(text: str) -> Answer:
+    data = json.loads(text)
+    data["usage"] = Usage(**data["usage"])
+    data["failure"] = None if data["failure"] is None else ProposerFailure(data["failure"])
+    return Answer(**data)

@@ -1,0 +1,114 @@
+"""The levels at which two answers are compared; each is measured on its own and none is inferred from another."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from driftline.consumers.judging import Judgement
+from driftline.consumers.proposing import Answer, ProposerFailure
+from driftline.detectors import ArmOutcome
+from driftline.schemas import NotCanonical, canonical_json, content_hash, parse_json
+from driftline.schemas.fields import escape_surrogates
+
+BYTES, CANONICAL, ARGUMENTS, ACTION, VERDICT = "bytes", "canonical", "arguments", "action", "verdict"
+LEVELS = (BYTES, CANONICAL, ARGUMENTS, ACTION, VERDICT)
+EXIT_FAMILY = (VERDICT, ACTION)
+"""The levels that decide the verdict of a replay; the others are reported."""
+
+LOST = frozenset(
+    {
+        ProposerFailure.TIMEOUT,
+        ProposerFailure.RATE_LIMITED,
+        ProposerFailure.PROVIDER_ERROR,
+        ProposerFailure.NOT_RECORDED,
+    }
+)
+"""Failures that say nothing of the model: they cost coverage. A refusal or an empty answer is an outcome."""
+
+FENCE = "```"
+_FENCE_LABEL = re.compile(r"[\w+.-]*[^\S\n]*")
+"""What may follow an opening fence on its line."""
+
+
+@dataclass(frozen=True)
+class JudgedAnswer:
+    """One arm's answer to one decision, with what today's verifier says of it."""
+
+    answer: Answer
+    judgement: Judgement
+
+    @property
+    def lost(self) -> bool:
+        """Whether there is no outcome to compare."""
+        return self.answer.failure in LOST
+
+    @property
+    def verdict(self) -> str:
+        """`accepted` or `rejected`, of this one attempt."""
+        return "accepted" if self.judgement.accepted else "rejected"
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Hash by level; a level that the answer does not have is absent."""
+        text = self.answer.text or ""
+        found = {BYTES: _hash(text), CANONICAL: _hash(canonical_text(text)), VERDICT: self.verdict}
+        proposal, action = self.judgement.proposal, self.judgement.action
+        if proposal is not None and proposal.type != "answer":
+            found[ARGUMENTS] = _hash_json(dict(proposal.payload))
+        if action is not None:
+            found[ACTION] = _hash_json([action.type, dict(action.compared)])
+        return found
+
+    def outcome(self) -> ArmOutcome:
+        """What the detectors are told."""
+        action = self.judgement.action
+        features = {"action=none": 1.0} if action is None else dict(action.features)
+        return ArmOutcome(accepted=float(self.judgement.accepted), features=features, hashes=self.hashes)
+
+
+def canonical_text(text: str) -> str:
+    """A text without what carries no meaning: code fences around all of it, JSON's layout, outer white space.
+
+    The canonical text of a canonical text is that text. Its time grows with the length, whatever a model wrote.
+    """
+    inner = _unfenced(text)
+    try:
+        return canonical_json(parse_json(inner))
+    except (ValueError, NotCanonical, RecursionError):
+        return inner
+
+
+def _unfenced(text: str) -> str:
+    """What stands inside all fences that enclose the whole text; cuts by position, so that no layer is copied."""
+    low, high = _trimmed(text, 0, len(text))
+    while text.startswith(FENCE, low, high):
+        line_end = text.find("\n", low, high)
+        opened = line_end >= 0 and _FENCE_LABEL.fullmatch(text, low + len(FENCE), line_end)
+        if not opened or not text.endswith(FENCE, line_end + 1, high):
+            break
+        low, high = _trimmed(text, line_end + 1, high - len(FENCE))
+    return text[low:high]
+
+
+def _trimmed(text: str, low: int, high: int) -> tuple[int, int]:
+    while low < high and text[low].isspace():
+        low += 1
+    while low < high and text[high - 1].isspace():
+        high -= 1
+    return low, high
+
+
+def _hash(text: str) -> str:
+    return content_hash(escape_surrogates(text))
+
+
+def _hash_json(value: Any) -> str:
+    """Hash of the canonical JSON; what canonical JSON refuses is hashed in another form and stays comparable."""
+    try:
+        return content_hash(canonical_json(value))
+    except NotCanonical:
+        return content_hash(json.dumps(value, sort_keys=True))

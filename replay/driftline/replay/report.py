@@ -1,0 +1,103 @@
+"""What a run says, as JSON data: the form that scripts read and that every other output is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from driftline.detectors import LevelSummary
+from driftline.replay.levels import ACTION, LEVELS, VERDICT, JudgedAnswer
+from driftline.replay.plain import plain
+from driftline.replay.result import ForcedResult, Limits, Pair
+
+EXAMPLES_MAX = 2
+"""Pairs shown side by side."""
+EXIT_CODES = {"equivalent": 0, "diverged": 1, "inconclusive": 4}
+
+
+def report_data(app: str, baseline: str, candidate: str, result: ForcedResult, limits: Limits) -> dict[str, Any]:
+    """The report of a run: plain JSON data. What the run did not look for (a noise floor, a cause) is null."""
+    judged = result.judged
+    by_level = {level.level: level for level in judged.levels}
+    report = {
+        "run_id": result.run_id,
+        "app": app,
+        "mode": "forced",
+        "baseline": baseline,
+        "candidate": candidate,
+        "verdict": result.verdict,
+        "note": judged.note,
+        "stopped_because": result.stopped_because,
+        "alpha": limits.alpha,
+        "delta": limits.delta,
+        "min_effect": limits.min_effect,
+        "e_value": judged.e_value,
+        "alarm_after": result.alarm_after,
+        "events": judged.events,
+        "events_at_stop": judged.events_at_stop,
+        "paid_calls": result.paid_calls,
+        "from_ledger": result.from_ledger,
+        "overspent_calls": result.overspent_calls,
+        "cost_usd": result.cost_usd,
+        "coverage": result.coverage,
+        "verifier_drift": result.verifier_drift,
+        "levels": {name: _level(by_level.get(name)) for name in (*LEVELS, "state")},
+        "strata": [_stratum(asdict(stratum)) for stratum in judged.strata],
+        "noise_floor": None,
+        "attribution": None,
+        "migration": {"recommend": None, "evidence": []},
+        "examples": [_example(pair, candidate) for pair in examples(result)],
+    }
+    data: dict[str, Any] = plain(report)
+    return data
+
+
+def examples(result: ForcedResult, most: int = EXAMPLES_MAX) -> Sequence[Pair]:
+    """Pairs worth showing: changed verdicts in the named strata first, then changed actions, in planned order."""
+    named = {stratum.stratum for stratum in result.judged.strata if stratum.named}
+    changed = [pair for pair in result.pairs if not pair.lost and _weight(pair) > 0]
+    changed.sort(key=lambda pair: (pair.logged.stratum not in named, -_weight(pair), pair.index))
+    return changed[:most]
+
+
+def _weight(pair: Pair) -> int:
+    before, after = pair.baseline.hashes, pair.candidate.hashes
+    return 2 * (before[VERDICT] != after[VERDICT]) + (before.get(ACTION) != after.get(ACTION))
+
+
+def _level(level: LevelSummary | None) -> dict[str, Any] | None:
+    if level is None:
+        return None
+    data = asdict(level)
+    del data["level"]
+    return data
+
+
+def _stratum(data: dict[str, Any]) -> dict[str, Any]:
+    boundary, _, stream = data.pop("stratum").partition("/")
+    return {"boundary": boundary, "stream": stream, **data}
+
+
+def _example(pair: Pair, candidate: str) -> dict[str, Any]:
+    decision = pair.logged.decision
+    return {
+        "at": str(pair.logged.at),
+        "input": str(decision.input),
+        "workflow": decision.workflow,
+        "stream": decision.stream,
+        "event_time": decision.input.event_time.isoformat(),
+        "baseline": _side(decision.model_requested, pair.baseline),
+        "candidate": _side(pair.candidate.answer.model_reported or candidate, pair.candidate),
+    }
+
+
+def _side(model: str, judged: JudgedAnswer) -> dict[str, Any]:
+    action = judged.judgement.action
+    return {
+        "model": model,
+        "verdict": judged.verdict,
+        "rejections": [rejection.model_dump() for rejection in judged.judgement.rejections],
+        "action": None if action is None else {"type": action.type, **action.compared},
+        "text": judged.answer.text,
+    }

@@ -1,0 +1,111 @@
+"""What a run may do, and what comes out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from driftline.detectors import JudgeSummary
+from driftline.replay.levels import JudgedAnswer
+from driftline.replay.segment import LoggedDecision
+from driftline.schemas import UsageError
+
+COVERAGE_MIN = 0.9
+"""Below it a verdict would speak of too few of the decisions: `inconclusive`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a run may do.
+
+    Attributes:
+        alpha: Bound on the probability of a false alarm.
+        delta: Half-width of the equivalence region, in points of rate.
+        min_effect: The smallest net change that is worth an alarm.
+        order_seed: Of the order in which workflows enter.
+        concurrency: Calls in flight.
+        calls_max: Calls that may be paid; None for no limit.
+        locate: Go on after an alarm until a stratum is named.
+        read_on: Go on to the end of the segment after the verdict, for the interval over all of it.
+
+    Raises:
+        UsageError: One is out of its range.
+    """
+
+    alpha: float = 0.05
+    delta: float = 0.05
+    min_effect: float = 0.0
+    order_seed: int = 0
+    concurrency: int = 8
+    calls_max: int | None = None
+    locate: bool = False
+    read_on: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < 1 or not 0 < self.delta <= 1 or not 0 <= self.min_effect < 1:
+            raise UsageError("alpha and delta lie between 0 and 1, min-effect in [0, 1)")
+        if self.concurrency < 1 or (self.calls_max is not None and self.calls_max < 1):
+            raise UsageError("concurrency and max-calls are at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A decision under both arms."""
+
+    index: int
+    """Place in the planned order, from 0."""
+    logged: LoggedDecision
+    baseline: JudgedAnswer
+    candidate: JudgedAnswer
+    evidence: bool
+    """Whether it entered the test; False for what was lost, read on after the verdict or came too late for it."""
+
+    @property
+    def asked(self) -> bool:
+        """Whether the candidate was asked: not where the log has no outcome to hold against its answer."""
+        return not self.baseline.lost
+
+    @property
+    def lost(self) -> bool:
+        """Whether an arm has no outcome: the pair costs coverage and is no evidence."""
+        return self.baseline.lost or self.candidate.lost
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run is."""
+
+    planned: int
+    read: int
+    paid_calls: int
+    e_value: float
+    decision: str | None
+
+
+@dataclass(frozen=True)
+class ForcedResult:
+    """What came out of a run."""
+
+    run_id: str
+    verdict: str
+    """`diverged`, `equivalent` or `inconclusive`."""
+    stopped_because: str
+    """`alarm`, `equivalent`, `segment_ended`, `budget_ended` or `coverage`."""
+    judged: JudgeSummary
+    alarm_after: int | None
+    """Pairs that it took to the alarm; None without one."""
+    pairs: Sequence[Pair] = field(repr=False)
+    """In planned order. Not in the repr, which `asyncio.run` makes of every result (Python 3.11)."""
+    paid_calls: int
+    """Calls made or taken from the ledger up to the stop: what the verdict cost."""
+    from_ledger: int
+    """How many of all calls the ledger had already."""
+    overspent_calls: int
+    """Calls that were paid and are no evidence, because they were in flight when the test stopped."""
+    cost_usd: float | None
+    """Dollars of all calls, overspent ones included; None when the price of an answer is unknown. What the
+    provider asks for a call that failed is not known, and not in it."""
+    coverage: float
+    """Share of what was read up to the stop that had an outcome in both arms."""
+    verifier_drift: int
+    """Logged first attempts whose verdict today's verifier changes."""

@@ -1,0 +1,153 @@
+"""A segment: the decisions of a range of the log, as they were logged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pydantic import ValidationError
+
+from driftline.log import AppTopics, Coordinates, LogReader, Record, Span
+from driftline.schemas import BadInput, Codec, Decision, Undecodable, UsageError
+from driftline.schemas.cloudevents import epoch_ms, format_time
+from driftline.schemas.names import DECISION
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedDecision:
+    """A decision and where it lies."""
+
+    at: Coordinates
+    decision: Decision
+
+    @property
+    def stratum(self) -> str:
+        """`boundary/stream`."""
+        return f"{self.decision.boundary}/{self.decision.stream}"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Decisions in log order: by event time, then coordinates."""
+
+    app: str
+    span: Span
+    decisions: Sequence[LoggedDecision] = field(repr=False)
+
+    def planned(self) -> dict[str, int]:
+        """How many decisions each stratum holds, strata sorted by name."""
+        return dict(sorted(Counter(logged.stratum for logged in self.decisions).items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What of the decisions topic is replayed. Never an outcome: that would be selection (DETECTION, rule 4).
+
+    Attributes:
+        start: First event time.
+        stop: Event time before which it ends.
+        offsets: Partition to `[start, stop)`; what it leaves out, no time brings in.
+        streams: Event types; empty for all.
+        keys: Workflows; empty for all.
+    """
+
+    start: datetime | None = None
+    stop: datetime | None = None
+    offsets: Mapping[int, tuple[int, int]] | None = None
+    streams: frozenset[str] = frozenset()
+    keys: frozenset[str] = frozenset()
+
+    def takes(self, decision: Decision, at: Coordinates) -> bool:
+        """Whether a decision belongs to the segment."""
+        if self.streams and decision.stream not in self.streams:
+            return False
+        if self.keys and decision.workflow not in self.keys:
+            return False
+        return self._takes_time(epoch_ms(decision.input.event_time)) and self._takes_place(at)
+
+    def may_take(self, record: Record) -> bool:
+        """False for a record that need not be decoded: its timestamp is the event time, its key the workflow."""
+        if self.keys and (record.key is None or record.key.decode(errors="replace") not in self.keys):
+            return False
+        return self._takes_time(record.timestamp_ms)
+
+    def _takes_time(self, time_ms: int) -> bool:
+        after = self.start is None or time_ms >= epoch_ms(self.start)
+        return after and (self.stop is None or time_ms < epoch_ms(self.stop))
+
+    def _takes_place(self, at: Coordinates) -> bool:
+        if self.offsets is None:
+            return True
+        start, stop = self.offsets.get(at.partition, (0, 0))
+        return start <= at.offset < stop
+
+
+def load_segment(reader: LogReader, codec: Codec, app: str, selection: Selection) -> Segment:
+    """Read the decisions that a selection takes.
+
+    Raises:
+        UsageError: The segment is empty, or its offsets are not on the log (it says what the log holds).
+        BadInput: A record of the decisions topic is no decision; names its coordinates.
+    """
+    topic = AppTopics(app).decisions
+    if selection.offsets is None:
+        span = reader.span(topic, selection.start, selection.stop)
+    else:
+        span = _cut(reader.span(topic), selection.offsets)
+    found = []
+    streams = set()
+    for record in filter(selection.may_take, reader.read(span)):
+        decision = _decision(record, codec)
+        if decision is not None:
+            streams.add(decision.stream)
+            if selection.takes(decision, record.at):
+                found.append(LoggedDecision(record.at, decision))
+    if not found:
+        raise _empty(reader, topic, streams)
+    return Segment(app, span, sorted(found, key=log_order))
+
+
+def log_order(logged: LoggedDecision) -> tuple[datetime, Coordinates]:
+    """Sort key: event time, then coordinates."""
+    return logged.decision.input.event_time, logged.at
+
+
+def _empty(reader: LogReader, topic: str, streams: set[str]) -> UsageError:
+    """What to say of a segment without decisions: what the log holds, and what the rest of the selection left."""
+    whole = reader.span(topic)
+    times = [record.timestamp_ms for record in reader.read(whole)]
+    held = f"{topic} holds {_describe(whole)}"
+    if times:
+        first, last = (format_time(datetime.fromtimestamp(ms / 1000, UTC)) for ms in (min(times), max(times)))
+        held += f", events from {first} to {last}"
+    if streams:
+        held += f"; those in the times and keys asked for are of {', '.join(sorted(streams))}"
+    return UsageError(f"the segment is empty: {held}", "widen --from, --to, --offsets, --stream or --key")
+
+
+def _decision(record: Record, codec: Codec) -> Decision | None:
+    try:
+        decoded = codec.decode(record.value)
+        return Decision.model_validate(decoded.value) if decoded.name == DECISION else None
+    except (Undecodable, ValidationError) as error:
+        why = error.message if isinstance(error, Undecodable) else f"{error.errors(include_url=False)[0]['msg']}"
+        raise BadInput(f"{record.at} is no decision: {why}", "leave it out with --offsets") from error
+
+
+def _cut(whole: Span, offsets: Mapping[int, tuple[int, int]]) -> Span:
+    for partition, (start, stop) in offsets.items():
+        low, high = whole.ranges.get(partition, (0, 0))
+        if partition not in whole.ranges or not low <= start <= high or stop < start:
+            raise UsageError(
+                f"{whole.topic}[{partition}] {start}-{stop} is not on the log, which holds {_describe(whole)}",
+                "give --offsets within it",
+            )
+    return Span(whole.topic, {p: (start, min(stop, whole.ranges[p][1])) for p, (start, stop) in offsets.items()})
+
+
+def _describe(span: Span) -> str:
+    held = [(p, low, high) for p, (low, high) in sorted(span.ranges.items()) if low < high]
+    ranges: Iterable[str] = (f"[{p}] offsets {low} to {high - 1}" for p, low, high in held)
+    return ", ".join(ranges) or "nothing"

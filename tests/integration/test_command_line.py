@@ -1,0 +1,310 @@
+"""The command line as a user meets it: the two commands on recordings, the demo, and bad input."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from driftline.log import KafkaReader, Settings, TopicAdmin
+
+pytestmark = pytest.mark.integration
+
+DRIFTLINE = Path(sys.executable).with_name("driftline")
+DEAD_ADDRESS = "127.0.0.1:1"
+SPEC = """
+[streams.sums]
+extract = ['= (\\d+)']
+normalise = ["strip"]
+accept = "equals-reference"
+"""
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def cli(cluster: Settings, tmp_path: Path) -> Cli:
+    """Runs `driftline` in an empty folder, against the session's cluster."""
+    (tmp_path / "driftline.toml").write_text('[apps]\nrenewals = "driftline.examples.renewals.app:app"\n')
+
+    def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
+        settings = {
+            "DRIFTLINE_HOME": str(tmp_path / "home"),
+            "DRIFTLINE_BOOTSTRAP_SERVERS": cluster.require_bootstrap(),
+            "DRIFTLINE_REGISTRY_URL": cluster.require_registry(),
+        }
+        return subprocess.run(
+            [DRIFTLINE, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, **settings, **environment},
+            check=False,
+            timeout=100,
+        )
+
+    return run
+
+
+def recording(answers: Iterator[tuple[str, int, str, str]]) -> list[str]:
+    """Lines of a recorded-decision file: (model, event, response, reference)."""
+    return [
+        json.dumps(
+            {
+                "set": "made",
+                "event_id": f"q{event}",
+                "stream": "sums",
+                "time": "2026-01-01T00:00:00+00:00",
+                "messages": [{"role": "user", "content": f"{event} + {event}?"}],
+                "model": model,
+                "params": {},
+                "replicate": 0,
+                "response": response,
+                "reference": reference,
+            }
+        )
+        for model, event, response, reference in answers
+    ]
+
+
+def sums(questions: int = 60) -> list[str]:
+    """A model that adds well, and a later version that is one off in every third case."""
+
+    def answers() -> Iterator[tuple[str, int, str, str]]:
+        for event in range(questions):
+            yield "acme/adder-1", event, f"{event} + {event} = {2 * event}", str(2 * event)
+            wrong = event % 3 == 0
+            yield "acme/adder-2", event, f"the sum = {2 * event + wrong}", str(2 * event)
+
+    return recording(answers())
+
+
+@pytest.fixture
+def sums_file(tmp_path: Path) -> Path:
+    path = tmp_path / "sums.jsonl.gz"
+    with gzip.open(path, "wt") as file:
+        file.write("\n".join(sums()) + "\n")
+    (tmp_path / "SPEC.toml").write_text(SPEC)
+    return path
+
+
+def test_imported_history_is_replayed_against_a_recorded_candidate(cli: Cli, sums_file: Path, app_name: str) -> None:
+    importing = ("import", "recorded", "sums.jsonl.gz", "--app", app_name, "--model", "acme/adder-1", "--verifier")
+    imported = cli(*importing, "SPEC.toml", "--json")
+    assert imported.returncode == 0, imported.stderr
+    assert json.loads(imported.stdout)["verdicts"] == {"accepted": 60}
+
+    replayed = cli("replay", "--app", app_name, "--candidate", "recorded/sums.jsonl.gz#acme/adder-2", "--json")
+    assert replayed.returncode == 1, replayed.stderr
+    report = json.loads(replayed.stdout)
+    assert report["verdict"] == "diverged"
+    assert report["levels"]["verdict"]["change"] == pytest.approx(-1 / 3)
+    assert report["paid_calls"] < 60
+    assert report["examples"][0]["at"].startswith(f"{app_name}.decisions[")
+
+    alerts = json.loads(cli("alerts", "--app", app_name, "--json").stdout)
+    assert [alert["kind"] for alert in alerts] == ["ReplayCompleted", "DivergenceAlert"]
+    rows = json.loads(cli("sql", "SELECT count(*) AS flips FROM flips", "--json").stdout)
+    assert rows == [{"flips": 20}]
+
+
+def test_the_same_model_again_is_not_diverged(cli: Cli, sums_file: Path, app_name: str) -> None:
+    model = "acme/adder-1"
+    cli("import", "recorded", "sums.jsonl.gz", "--app", app_name, "--model", model, "--verifier", "SPEC.toml")
+    replayed = cli("replay", "--app", app_name, "--candidate", f"recorded/sums.jsonl.gz#{model}", "--json")
+    assert replayed.returncode in {0, 4}, replayed.stderr
+    assert json.loads(replayed.stdout)["levels"]["bytes"]["mismatch"] == 0
+
+
+def test_the_same_replay_again_pays_nothing_and_raises_no_second_alert(
+    cli: Cli, sums_file: Path, app_name: str
+) -> None:
+    model = "acme/adder-1"
+    cli("import", "recorded", "sums.jsonl.gz", "--app", app_name, "--model", model, "--verifier", "SPEC.toml")
+    replay = ("replay", "--app", app_name, "--candidate", "recorded/sums.jsonl.gz#acme/adder-2", "--json")
+    first, second = (json.loads(cli(*replay).stdout) for _ in range(2))
+    assert (first["from_ledger"], second["from_ledger"]) == (0, 60)
+    assert {**first, "from_ledger": 60} == second
+    assert len(json.loads(cli("alerts", "--app", app_name, "--json").stdout)) == 2
+
+
+def test_a_malformed_line_17_stops_the_import_before_anything_is_written(
+    cli: Cli, cluster: Settings, tmp_path: Path, app_name: str
+) -> None:
+    lines = sums()
+    lines[16] = lines[16].replace('"messages"', '"massages"')
+    (tmp_path / "bad.jsonl").write_text("\n".join(lines))
+    (tmp_path / "SPEC.toml").write_text(SPEC)
+    model = "acme/adder-1"
+    done = cli("import", "recorded", "bad.jsonl", "--app", app_name, "--model", model, "--verifier", "SPEC.toml")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "bad.jsonl:17: messages" in done.stderr
+    assert f"{app_name}.events" not in TopicAdmin(cluster).partitions()
+
+
+def test_events_from_standard_input_are_decided_and_shown(cli: Cli, cluster: Settings) -> None:
+    from driftline.producers.renewals import synthetic_renewals
+
+    lines = [
+        json.dumps({"workflow": e.workflow, "time": e.time.isoformat(), "type": e.type, "data": dict(e.data)})
+        for e in synthetic_renewals(40, seed=3)
+    ]
+    record = "driftline.renewals.RenewalDue"
+    schemas = str(Path(__file__).parents[2] / "examples/driftline/examples/renewals/schemas")
+    created = cli("topics", "create", "renewals")
+    assert created.returncode == 0, created.stderr
+    published = cli("publish", "renewals", "--record", record, "--schemas", schemas, stdin="\n".join(lines))
+    assert published.returncode == 0, published.stderr
+    done = cli("run", "renewals", "--until-end", "--json")
+    assert done.returncode == 0, done.stderr
+    assert sum(json.loads(done.stdout)["decisions"].values()) == 40
+
+    reader = KafkaReader(cluster)
+    first = next(iter(reader.read(reader.span("renewals.decisions"))))
+    shown = json.loads(cli("show", str(first.at)).stdout)
+    assert shown["value"]["app"] == "renewals"
+    assert shown["value"]["model_requested"] == "sim/renewals"
+
+
+BAD_INPUT = {
+    "a wrong bootstrap address": (
+        ("topics", "list"),
+        {"DRIFTLINE_BOOTSTRAP_SERVERS": DEAD_ADDRESS},
+        3,
+        ("no Kafka answers at 127.0.0.1:1", "driftline kafka start"),
+    ),
+    "a registry that is down": (
+        ("run", "renewals", "--until-end"),
+        {"DRIFTLINE_REGISTRY_URL": f"http://{DEAD_ADDRESS}"},
+        3,
+        ("no schema registry answers at http://127.0.0.1:1", "driftline registry start"),
+    ),
+    "an unknown app": (("run", "nosuch"), {}, 2, ("no app 'nosuch'", "driftline.toml")),
+    "an app whose module is missing": (("run", "no.such.module:app"), {}, 2, ("no.such.module",)),
+    "a model without a provider": (
+        ("replay", "--app", "renewals", "--candidate", "gpt4"),
+        {},
+        2,
+        ("'gpt4' names no model", "provider/name"),
+    ),
+    "a missing recording": (
+        ("import", "recorded", "none.jsonl", "--app", "a", "--model", "m/x", "--verifier", "SPEC.toml"),
+        {},
+        2,
+        ("none.jsonl",),
+    ),
+    "a verifier file with a bad regex": (
+        ("import", "recorded", "sums.jsonl.gz", "--app", "a", "--model", "acme/adder-1", "--verifier", "BAD.toml"),
+        {},
+        2,
+        ("BAD.toml", "extract", "boxed("),
+    ),
+    "a model that the recording does not hold": (
+        ("import", "recorded", "sums.jsonl.gz", "--app", "a", "--model", "acme/none", "--verifier", "SPEC.toml"),
+        {},
+        2,
+        ("acme/none", "acme/adder-1"),
+    ),
+    "a prompt file that is not there": (
+        ("replay", "--app", "renewals", "--prompt", "none.md"),
+        {},
+        2,
+        ("none.md",),
+    ),
+    "coordinates of another form": (("show", "renewals"), {}, 2, ("topic[partition]@offset",)),
+    "a segment file that is not there": (
+        ("replay", "--app", "renewals", "--candidate", "sim/renewals", "--segment", "none.parquet"),
+        {},
+        2,
+        ("none.parquet", "driftline segment export"),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "said"),
+    BAD_INPUT.values(),
+    ids=[name.replace(" ", "-") for name in BAD_INPUT],
+)
+def test_bad_input_is_one_line_that_says_what_where_and_what_to_do(
+    cli: Cli,
+    sums_file: Path,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    environment: dict[str, str],
+    code: int,
+    said: tuple[str, ...],
+) -> None:
+    (tmp_path / "BAD.toml").write_text("[streams.sums]\nextract = ['boxed(']\naccept = 'non-empty'\n")
+    done = cli(*arguments, **environment)
+    assert done.returncode == code, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("driftline: ")
+    assert done.stderr.count("\n") == 1
+    assert all(part in done.stderr for part in said), done.stderr
+
+
+def test_an_event_that_does_not_fit_its_schema_names_the_line_and_the_field(cli: Cli) -> None:
+    cli("topics", "create", "renewals")
+    schemas = str(Path(__file__).parents[2] / "examples/driftline/examples/renewals/schemas")
+    line = json.dumps({"workflow": "c1", "time": "2026-07-01T00:00:00Z", "data": {"customer_id": 7}})
+    record = "driftline.renewals.RenewalDue"
+    done = cli("publish", "renewals", "--record", record, "--schemas", schemas, stdin=line)
+    assert done.returncode == 2
+    assert "<stdin>:1" in done.stderr
+    assert "customer_id" in done.stderr
+
+
+def test_an_unknown_simulator_version_is_said_once_before_anything_is_asked(cli: Cli) -> None:
+    segment = str(Path(__file__).parents[2] / "examples/driftline/examples/renewals/segment.parquet")
+    done = cli("replay", "--app", "renewals", "--candidate", "sim/nosuch", "--segment", segment)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "sim/renewals-inflated" in done.stderr
+
+
+def test_the_bundled_segment_is_replayed_with_no_broker_at_all(cli: Cli, tmp_path: Path) -> None:
+    segment = str(Path(__file__).parents[2] / "examples/driftline/examples/renewals/segment.parquet")
+    dead = {"DRIFTLINE_BOOTSTRAP_SERVERS": DEAD_ADDRESS, "DRIFTLINE_REGISTRY_URL": f"http://{DEAD_ADDRESS}"}
+    replay = ("replay", "--app", "renewals", "--candidate", "sim/renewals-inflated", "--segment", segment, "--json")
+    done = cli(*replay, **dead)
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "diverged"
+
+
+def test_the_demo_ends_on_a_verdict_where_no_kafka_can_be_had(cli: Cli, tmp_path: Path) -> None:
+    done = cli("demo", PATH=str(tmp_path), DRIFTLINE_BOOTSTRAP_SERVERS="", DRIFTLINE_ARTIFACTS=str(tmp_path / "none"))
+    assert done.returncode == 0, done.stderr
+    assert "no Kafka to be had" in done.stdout
+    assert "DIVERGED" in done.stdout
+
+
+def test_the_demo_tells_the_whole_story_and_can_be_repeated(tmp_path: Path) -> None:
+    """On a local Kafka of its own, as `make demo` runs it."""
+    environment = {**os.environ, "DRIFTLINE_HOME": str(tmp_path / "home")}
+    environment = {name: value for name, value in environment.items() if name != "DRIFTLINE_BOOTSTRAP_SERVERS"}
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            [DRIFTLINE, *arguments], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    try:
+        for story in (run("demo", "--customers", "1500"), run("demo", "--customers", "1500")):
+            assert "1500 decisions" in story
+            assert "replay the last week" in story
+            assert "ReplayCompleted on driftline.alerts[0]@" in story
+            assert "example 1: " in story
+            assert "next:" in story
+    finally:
+        run("registry", "stop")
+        run("kafka", "stop")

@@ -1,0 +1,315 @@
+"""Replay on the real broker: it reads an app's log, leaves no trace on it, and alerts once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace as changed
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+
+from driftline.console.replay_run import ReplayDone, ReplayRequest, run_replay
+from driftline.consumers import App, Prompt
+from driftline.consumers.artifacts import read_artifacts
+from driftline.consumers.prepare import prepare
+from driftline.consumers.runtime import Runtime
+from driftline.examples import renewals as example
+from driftline.examples.renewals.app import app as renewals
+from driftline.log import ALERTS, CommitRefused, KafkaReader, Outgoing, Settings, TopicAdmin, TransactionalWriter
+from driftline.producers import Publisher
+from driftline.producers.renewals import synthetic_renewals
+from driftline.replay import (
+    AppSubject,
+    Candidate,
+    ForcedReplay,
+    Ledger,
+    Limits,
+    ReplayWriter,
+    Segment,
+    Selection,
+    export_segment,
+    load_segment,
+    publish_alerts,
+    read_segment_file,
+)
+from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX
+from driftline.replay.testing import OwnModels
+from driftline.schemas import ArmRef, Codec, DivergenceAlert, Registry, ReplayCompleted, UsageError
+
+pytestmark = pytest.mark.integration
+
+NAME = "replayed"
+CUSTOMERS = 150
+NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
+COMMAND = """
+import sys
+from driftline.console.main import main
+sys.argv = ["driftline", *sys.argv[1:]]
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def app(cluster: Settings) -> App:
+    """The renewals app under a name of its own, with a history that its runtime decided on the broker."""
+    app = changed(renewals, name=NAME)
+    prepare(app, cluster)
+    with Publisher(app.name, source="crm", schemas=app.schemas, settings=cluster) as publisher:
+        for event in synthetic_renewals(CUSTOMERS, seed=5):
+            publisher.publish_event(event)
+    Runtime(app, cluster, OwnModels(), lambda: NOON, seed=5).run(until_end=True)
+    return app
+
+
+@pytest.fixture(scope="module")
+def codec(app: App, cluster: Settings) -> Codec:
+    return Codec(Registry(cluster.require_registry()), app.contracts)
+
+
+@pytest.fixture(scope="module")
+def segment(app: App, cluster: Settings, codec: Codec) -> Segment:
+    return load_segment(KafkaReader(cluster), codec, app.name, Selection())
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, cluster: Settings, app: App, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder: the app as a module of hers, and the cluster in the environment."""
+    module = "from dataclasses import replace\nfrom driftline.examples.renewals.app import app as renewals\n"
+    (tmp_path / "my_replayed_app.py").write_text(f"{module}app = replace(renewals, name={app.name!r})\n")
+    (tmp_path / "driftline.toml").write_text(f'[apps]\n{app.name} = "my_replayed_app:app"\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", cluster.require_bootstrap())
+    monkeypatch.setenv("DRIFTLINE_REGISTRY_URL", cluster.require_registry())
+    monkeypatch.setenv("DRIFTLINE_HOME", str(tmp_path / "home"))
+    return tmp_path
+
+
+def ends(cluster: Settings, prefix: str) -> dict[tuple[str, int], int]:
+    """The latest offset of every partition, aborted and control records counted too."""
+    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
+    partitions = [
+        TopicPartition(topic, partition)
+        for topic, count in TopicAdmin(cluster).partitions().items()
+        if topic.startswith(prefix)
+        for partition in range(count)
+    ]
+    asked = admin.list_offsets({at: OffsetSpec.latest() for at in partitions})  # type: ignore[no-untyped-call]
+    return {(at.topic, at.partition): future.result(10).offset for at, future in asked.items()}
+
+
+def positions(cluster: Settings, group: str) -> dict[tuple[str, int], tuple[int, str | None]]:
+    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
+    found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(10)
+    return {(tp.topic, tp.partition): (tp.offset, tp.metadata) for tp in found.topic_partitions}
+
+
+def groups(cluster: Settings) -> set[str]:
+    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
+    return {group.group_id for group in admin.list_consumer_groups().result(10).valid}
+
+
+def test_a_whole_replay_leaves_no_trace_on_the_app(workplace: Path, cluster: Settings, app: App) -> None:
+    """No record, not even an aborted one; no position moved; the app's transactional id is still its own."""
+    slot = TransactionalWriter(cluster, f"driftline.{app.name}.0")
+    slot.open()
+    before = ends(cluster, f"{app.name}."), positions(cluster, app.group), groups(cluster)
+    assert len(before[1]) == cluster.partitions
+    v2 = Prompt.from_file(Path(example.__path__[0]) / "prompts" / "v2.md")
+    done = run_replay(
+        ReplayRequest(app.name, Candidate("sim/renewals-fenced", v2), limits=Limits(read_on=True, concurrency=16))
+    )
+    assert done.report["verdict"] == "diverged"
+    assert done.report["events"] == CUSTOMERS
+    assert (ends(cluster, f"{app.name}."), positions(cluster, app.group), groups(cluster)) == before
+    value = f"{app.name} goes on".encode()
+    at = slot.commit([Outgoing(app.topics.dead, b"w", value, 1_800_000_000_000, (), 0)])[0]
+    slot.close()
+    record = KafkaReader(cluster).read_one(at)
+    assert record is not None
+    assert record.value == value
+
+
+def test_the_writer_of_a_replay_is_refused_the_apps_topics(cluster: Settings, app: App) -> None:
+    before = ends(cluster, app.name)
+    writer = TransactionalWriter(cluster, f"{TRANSACTIONAL_ID_PREFIX}.refused")
+    try:
+        with pytest.raises(UsageError, match="replay may not write to"):
+            ReplayWriter(writer).commit([Outgoing(app.topics.events, b"w", b"", 1_800_000_000_000)])
+    finally:
+        writer.close()
+    assert ends(cluster, app.name) == before
+
+
+def alerts_on(cluster: Settings, codec: Codec, run_id: str) -> list[ReplayCompleted | DivergenceAlert]:
+    reader = KafkaReader(cluster)
+    decoded = [codec.decode(record.value) for record in reader.read(reader.span(ALERTS))]
+    return [
+        ReplayCompleted.model_validate(one.value)
+        if one.name == "driftline.ReplayCompleted"
+        else DivergenceAlert.model_validate(one.value)
+        for one in decoded
+        if one.value["run_id"] == run_id
+    ]
+
+
+@pytest.fixture
+def diverged(workplace: Path, app: App) -> ReplayDone:
+    return run_replay(ReplayRequest(app.name, Candidate("sim/renewals-fenced"), limits=Limits(order_seed=1)))
+
+
+def test_alerts_come_back_from_the_broker_as_the_run_told_them(
+    diverged: ReplayDone, cluster: Settings, codec: Codec
+) -> None:
+    completed, divergence = alerts_on(cluster, codec, diverged.report["run_id"])
+    assert isinstance(completed, ReplayCompleted)
+    assert isinstance(divergence, DivergenceAlert)
+    assert (completed.verdict, completed.paid_calls) == ("diverged", diverged.report["paid_calls"])
+    assert completed.candidate.model == "sim/renewals-fenced"
+    assert divergence.e_value == diverged.report["e_value"] >= 20
+    example = divergence.examples[0]
+    assert example.startswith(f"{NAME}.decisions[")
+    assert set(diverged.alerts) == {"ReplayCompleted", "DivergenceAlert"}
+
+
+def test_the_same_run_again_is_answered_by_the_ledger_and_alerts_no_more(
+    diverged: ReplayDone, app: App, cluster: Settings, codec: Codec
+) -> None:
+    run_id = diverged.report["run_id"]
+    before = alerts_on(cluster, codec, run_id)
+    again = run_replay(ReplayRequest(app.name, Candidate("sim/renewals-fenced"), limits=Limits(order_seed=1)))
+    assert {**again.report, "from_ledger": 0} == {**diverged.report, "from_ledger": 0}
+    assert again.report["from_ledger"] == again.report["paid_calls"] + again.report["overspent_calls"]
+    assert again.alerts == diverged.alerts
+    assert alerts_on(cluster, codec, run_id) == before
+
+
+def test_a_run_without_divergence_raises_no_divergence_alert(
+    workplace: Path, app: App, cluster: Settings, codec: Codec
+) -> None:
+    done = run_replay(ReplayRequest(app.name, Candidate("sim/renewals")))
+    assert done.report["verdict"] != "diverged"
+    (alert,) = alerts_on(cluster, codec, done.report["run_id"])
+    assert isinstance(alert, ReplayCompleted)
+    assert list(done.alerts) == ["ReplayCompleted"]
+
+
+def test_of_two_processes_that_publish_for_one_run_one_is_told_and_the_alert_is_there_once(
+    cluster: Settings, codec: Codec, app: App
+) -> None:
+    arm = ArmRef(model="acme/one", prompt_hash="p", verifier_version="v")
+    told = ReplayCompleted(
+        run_id="twice",
+        app=app.name,
+        mode="forced",
+        baseline=arm,
+        candidate=arm,
+        verdict="equivalent",
+        stopped_because="equivalent",
+        alpha=0.05,
+        delta=0.05,
+        events=1,
+        compared=1,
+        paid_calls=1,
+        overspent_calls=0,
+        cost_usd=None,
+        coverage=1.0,
+        e_value=1.0,
+        strata=(),
+        completed_at=NOON,
+    )
+    reader = KafkaReader(cluster)
+    early, late = (TransactionalWriter(cluster, f"{TRANSACTIONAL_ID_PREFIX}.twice") for _ in range(2))
+    early.open()
+    placed = publish_alerts(ReplayWriter(late), reader, codec, [told])
+    with pytest.raises(CommitRefused):
+        ReplayWriter(early).commit([Outgoing(ALERTS, b"k", b"v", 1_800_000_000_000)])
+    assert publish_alerts(ReplayWriter(late), reader, codec, [told]) == placed
+    for writer in (early, late):
+        writer.close()
+    assert alerts_on(cluster, codec, "twice") == [told]
+
+
+def test_times_and_offsets_select_on_the_broker_what_they_select_of_the_whole(
+    app: App, cluster: Settings, codec: Codec, segment: Segment
+) -> None:
+    reader = KafkaReader(cluster)
+    assert len(segment.decisions) == CUSTOMERS
+    start = segment.decisions[40].decision.input.event_time
+    stop = segment.decisions[90].decision.input.event_time + timedelta(milliseconds=1)
+    for selection in (
+        Selection(start=start, stop=stop),
+        Selection(offsets={0: (3, 30)}),
+        Selection(start=start, streams=frozenset({"renewal-due.two-year"})),
+        Selection(keys=frozenset({segment.decisions[7].decision.workflow})),
+    ):
+        found = load_segment(reader, codec, app.name, selection).decisions
+        assert found == [one for one in segment.decisions if selection.takes(one.decision, one.at)]
+        assert found
+
+
+def test_an_empty_segment_says_what_the_broker_holds(app: App, cluster: Settings, codec: Codec) -> None:
+    with pytest.raises(UsageError, match=rf"{app.name}\.decisions holds \[0\] offsets 0 to \d+.* from 2026-07-01T"):
+        load_segment(KafkaReader(cluster), codec, app.name, Selection(start=NOON + timedelta(days=900)))
+
+
+def test_a_segment_travels_in_a_file_and_its_replay_is_that_of_the_broker(
+    app: App, cluster: Settings, codec: Codec, segment: Segment, tmp_path: Path
+) -> None:
+    artifacts = read_artifacts(KafkaReader(cluster), codec)
+    export_segment(segment, artifacts, tmp_path / "week.parquet")
+    again, carried = read_segment_file(tmp_path / "week.parquet", app.name, Selection())
+    assert again.decisions == segment.decisions
+    results = []
+    for number, (one, known) in enumerate(((segment, artifacts), (again, carried))):
+        ledger = Ledger(tmp_path / f"{number}.sqlite")
+        candidate = Candidate("sim/renewals-inflated")
+        subject = AppSubject(app, known)
+        replay = ForcedReplay("r", one, subject, candidate, OwnModels(), ledger, Limits(), lambda: NOON)
+        results.append(asyncio.run(replay.run()))
+        ledger.close()
+    assert results[0] == results[1]
+
+
+@pytest.fixture
+def command(workplace: Path) -> Iterator[list[str]]:
+    yield [sys.executable, "-c", COMMAND, "replay", "--app", NAME, "--json"]
+
+
+@pytest.mark.parametrize(
+    ("candidate", "code"), [("sim/renewals-fenced", 1), ("sim/renewals-nowhere", 2), ("sim/renewals", None)]
+)
+def test_the_exit_code_is_the_verdict(candidate: str, code: int | None, command: list[str]) -> None:
+    ran = subprocess.run(
+        [*command, "--candidate", candidate], capture_output=True, text=True, timeout=90, check=False
+    )
+    assert ran.returncode == code if code is not None else ran.returncode in {0, 4}, ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert "never retrieved" not in ran.stderr
+
+
+def test_ctrl_c_ends_with_130_and_the_same_command_goes_on_from_the_ledger(
+    command: list[str], workplace: Path
+) -> None:
+    slow = [*command, "--candidate", "sim/renewals", "--param", "sim_sleep=true", "--param", "sim_latency_ms=300"]
+    running = subprocess.Popen(slow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wal = workplace / "home" / "ledger.sqlite-wal"
+    while running.poll() is None and not (wal.exists() and wal.stat().st_size > 30_000):
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert "never retrieved" not in stderr
+    again = subprocess.run(slow, capture_output=True, text=True, timeout=90, check=False)
+    assert again.returncode in {0, 4}, again.stderr
+    assert json.loads(again.stdout)["from_ledger"] > 0

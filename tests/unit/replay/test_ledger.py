@@ -1,0 +1,170 @@
+"""The ledger: what was paid for is there, once, whatever became of the run that paid."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure
+from driftline.replay import AnswerKey, Candidate, ForcedResult, Ledger, Segment
+from driftline.schemas import BadInput, Decision, Usage
+
+KEY = AnswerKey("d1", "chain", "acme/next", "prompt", "{}", "test")
+ANSWER = Answer(
+    "yes \ud800 \x00 é",
+    model_reported="next-1",
+    facts={"reference": ["yes", 1.5]},
+    usage=Usage(prompt_tokens=3),
+    cost_usd=0.25,
+    latency_ms=12.5,
+)
+WRITER = """
+import sys
+from pathlib import Path
+from driftline.consumers.proposing import Answer
+from driftline.replay import AnswerKey, Ledger
+ledger = Ledger(Path(sys.argv[1]))
+for number in range(100):
+    key = AnswerKey(f"d{number}", "chain", "acme/next", "prompt", "{}", "test")
+    stands = ledger.put(key, Answer(sys.argv[2]), sys.argv[2], "2026-09-22T12:00:00Z")
+    assert ledger.get(key) == stands
+"""
+
+
+class Counting:
+    """Answers by the number of the call, so that no two answers are alike."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        self.calls += 1
+        return Answer(f"answer {self.calls}")
+
+
+def test_an_answer_comes_back_as_it_was_put(ledger: Ledger) -> None:
+    ledger.put(KEY, ANSWER, "run", "2026-09-22T12:00:00Z")
+    assert ledger.get(KEY) == ANSWER
+
+
+def test_a_failure_that_is_an_outcome_comes_back_as_one(ledger: Ledger) -> None:
+    refused = Answer(None, ProposerFailure.REFUSED, "it would not")
+    ledger.put(KEY, refused, "run", "2026-09-22T12:00:00Z")
+    assert ledger.get(KEY) == refused
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"decision_id": "d2"},
+        {"attempt_chain": "other"},
+        {"model": "acme/last"},
+        {"prompt_hash": "other"},
+        {"parameters": '{"t":1}'},
+        {"purpose": "floor"},
+        {"replicate": 1},
+    ],
+)
+def test_an_answer_is_found_only_under_all_that_it_depends_on(ledger: Ledger, changed: dict[str, str]) -> None:
+    ledger.put(KEY, ANSWER, "run", "2026-09-22T12:00:00Z")
+    assert ledger.get(replace(KEY, **changed)) is None  # type: ignore[arg-type]
+
+
+def test_the_first_answer_stands_and_is_told_to_whoever_comes_second(ledger: Ledger) -> None:
+    ledger.put(KEY, Answer("first"), "one", "2026-09-22T12:00:00Z")
+    assert ledger.put(KEY, Answer("second"), "two", "2026-09-22T12:00:01Z") == Answer("first")
+    assert ledger.get(KEY, paid_by="one") == Answer("first")
+    assert ledger.get(KEY, paid_by="two") is None
+
+
+def test_processes_that_write_at_once_agree_on_every_answer(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(path), name], stderr=subprocess.PIPE, text=True)
+        for name in ("one", "two", "three")
+    ]
+    for writer in writers:
+        _, stderr = writer.communicate(timeout=60)
+        assert (writer.returncode, stderr) == (0, "")
+    with sqlite3.connect(path) as db:
+        assert db.execute("SELECT count(*) FROM answers").fetchone() == (100,)
+    db.close()
+
+
+def test_two_decisions_with_equal_contexts_never_share_an_answer(
+    replay: Callable[..., ForcedResult], questions: Callable[..., Segment]
+) -> None:
+    proposer = Counting()
+    result = replay(questions(20), proposer, calls_max=20, read_on=True)
+    assert len({pair.logged.decision.context_hash for pair in result.pairs}) == 1
+    assert proposer.calls == len({pair.candidate.answer.text for pair in result.pairs}) == 20
+
+
+def test_a_second_run_is_answered_by_the_ledger_and_says_the_same(
+    replay: Callable[..., ForcedResult], questions: Callable[..., Segment]
+) -> None:
+    first, second = Counting(), Counting()
+    paid = replay(questions(40), first)
+    again = replay(questions(40), second)
+    assert (second.calls, again.from_ledger) == (0, first.calls)
+    assert replace(again, from_ledger=0) == paid
+
+
+def test_another_prompt_is_another_question(
+    replay: Callable[..., ForcedResult], questions: Callable[..., Segment], make_question: Callable[..., Decision]
+) -> None:
+    proposer = Counting()
+    replay(questions(5), proposer)
+    reworded = [make_question(number, asked="no or yes?") for number in range(5)]
+    assert replay(questions(decisions=reworded), proposer).from_ledger == 0
+
+
+def test_other_parameters_are_another_question(
+    replay: Callable[..., ForcedResult], questions: Callable[..., Segment]
+) -> None:
+    proposer = Counting()
+    replay(questions(5), proposer)
+    warmer = Candidate("acme/next", parameters={"temperature": 0.7})
+    assert replay(questions(5), proposer, candidate=warmer).from_ledger == 0
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be one " * 30, b"SQLite format 3\x00" + b"\xff" * 200]
+)
+def test_a_corrupt_ledger_is_one_line_that_names_it(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(content)
+    with pytest.raises(BadInput) as caught:
+        Ledger(path)
+    assert str(caught.value).startswith(f"ledger {path}: ")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_database_of_somebody_elses_is_refused_as_it_stands(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE answers (question TEXT)")
+    db.close()
+    with pytest.raises(BadInput, match="no such column"):
+        Ledger(path)
+
+
+def test_a_row_that_is_no_answer_is_one_line(ledger: Ledger) -> None:
+    ledger.put(KEY, ANSWER, "run", "2026-09-22T12:00:00Z")
+    with sqlite3.connect(ledger.path) as db:
+        db.execute("UPDATE answers SET answer = '{\"text\": 1'")
+    db.close()
+    with pytest.raises(BadInput, match=str(ledger.path)):
+        ledger.get(KEY)
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="ledger"):
+        Ledger(tmp_path / "file" / "ledger.sqlite")
