@@ -1,4 +1,4 @@
-"""What all tests share: one local Kafka and one registry a session, real ones, and names of their own for each test."""
+"""What all tests share: a real local Kafka and registry a session, and names of its own for each test."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from driftline.console.local import LocalKafka, LocalRegistry
 from driftline.log import Settings
 
