@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+import traceback
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -22,6 +23,8 @@ from driftline.console.local.commands import kafka_app, registry_app
 
 PUBLISH_EXAMPLE = "Example: driftline publish renewals --record driftline.renewals.RenewalDue < events.jsonl"
 EXIT_INTERRUPTED = 130
+EXIT_BUG = 70
+"""EX_SOFTWARE of sysexits.h: a fault of driftline's own must not read as `diverged`, which is 1."""
 
 app = typer.Typer(
     name="driftline",
@@ -65,22 +68,30 @@ def _options(
 
 def main() -> None:
     """Run the command line; what a user can mend is one line on stderr and the exit code of its error."""
-    from driftline.console.local.errors import LocalServiceError
-    from driftline.schemas import DriftlineError
-
     try:
         app()
-    except DriftlineError as error:
-        _fail(str(error), error.exit_code)
-    except LocalServiceError as error:
-        _fail(str(error), 3)
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output left; nothing is to be said to nobody
         sys.exit(0)
+    except Exception as error:  # noqa: BLE001 - the last line of defence
+        _fail_of(error)
 
 
-def _fail(line: str, exit_code: int) -> None:
+def _fail_of(error: Exception) -> None:
+    """Imported here: `driftline --help` needs none of it."""
+    from driftline.console.local.errors import LocalServiceError
+    from driftline.schemas import DriftlineError, EnvironmentUnreachable
+
+    if isinstance(error, DriftlineError):
+        _fail(str(error), error.exit_code)
+    if isinstance(error, LocalServiceError):
+        _fail(str(error), EnvironmentUnreachable.exit_code)
+    traceback.print_exception(error)
+    sys.exit(EXIT_BUG)
+
+
+def _fail(line: str, exit_code: int) -> NoReturn:
     typer.echo("driftline: " + " ".join(line.split()), err=True)
     sys.exit(exit_code)

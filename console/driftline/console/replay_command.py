@@ -17,52 +17,50 @@ EXAMPLE = "Example: driftline replay --app renewals --candidate openai/gpt-4o --
 
 CANDIDATE, SEGMENT, TEST, OUTPUT = "What is tried", "Which decisions", "The test", "Output"
 
+Candidates = Annotated[
+    str | None, typer.Option(help="Model, provider/name; else the log's.", rich_help_panel=CANDIDATE)
+]
+PromptFile = Annotated[Path | None, typer.Option(help="Prompt file; else the log's.", rich_help_panel=CANDIDATE)]
+Parameters = Annotated[list[str] | None, typer.Option(help="NAME=JSON over the log's.", rich_help_panel=CANDIDATE)]
+Spec = Annotated[str | None, typer.Option(help="Verifier spec for an imported app.", rich_help_panel=CANDIDATE)]
+From = Annotated[str | None, typer.Option("--from", help="First event time, ISO 8601.", rich_help_panel=SEGMENT)]
+To = Annotated[str | None, typer.Option("--to", help="Event time at which it ends.", rich_help_panel=SEGMENT)]
+Offsets = Annotated[list[str] | None, typer.Option(help="PARTITION:START-STOP.", rich_help_panel=SEGMENT)]
+Streams = Annotated[list[str] | None, typer.Option(help="Only this event type.", rich_help_panel=SEGMENT)]
+Keys = Annotated[list[str] | None, typer.Option(help="Only this workflow.", rich_help_panel=SEGMENT)]
+SegmentFile = Annotated[Path | None, typer.Option(help="A segment file in place of Kafka.", rich_help_panel=SEGMENT)]
+Alpha = Annotated[float, typer.Option(help="Bound on the chance of a false alarm.", rich_help_panel=TEST)]
+Delta = Annotated[float, typer.Option(help="Rates this close are equivalent.", rich_help_panel=TEST)]
+MinEffect = Annotated[float, typer.Option(help="The smallest change worth an alarm.", rich_help_panel=TEST)]
+OrderSeed = Annotated[int, typer.Option(help="Of the order of workflows.", rich_help_panel=TEST)]
+Concurrency = Annotated[int, typer.Option(help="Calls in flight.", rich_help_panel=TEST)]
+MaxCalls = Annotated[int | None, typer.Option(help="Calls that may be paid.", rich_help_panel=TEST)]
+Locate = Annotated[bool, typer.Option("--locate", help="Go on until a stratum is named.", rich_help_panel=TEST)]
+Estimate = Annotated[bool, typer.Option("--estimate", help="Read on for the interval.", rich_help_panel=TEST)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
+
 
 def replay(
     app: Annotated[str, typer.Option(help="App in driftline.toml, module:attribute, or an imported app.")],
-    candidate: Annotated[
-        str | None, typer.Option(help="Model, provider/name; else the log's.", rich_help_panel=CANDIDATE)
-    ] = None,
-    prompt: Annotated[
-        Path | None, typer.Option(help="Prompt file; else the log's prompt.", rich_help_panel=CANDIDATE)
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option(help="NAME=JSON laid over the log's.", rich_help_panel=CANDIDATE)
-    ] = None,
-    verifier: Annotated[
-        str | None, typer.Option(help="Verifier spec for an imported app.", rich_help_panel=CANDIDATE)
-    ] = None,
-    start: Annotated[
-        str | None, typer.Option("--from", help="First event time, ISO 8601.", rich_help_panel=SEGMENT)
-    ] = None,
-    stop: Annotated[
-        str | None, typer.Option("--to", help="Event time before which it ends.", rich_help_panel=SEGMENT)
-    ] = None,
-    offsets: Annotated[
-        list[str] | None, typer.Option(help="PARTITION:START-STOP, stop excluded.", rich_help_panel=SEGMENT)
-    ] = None,
-    stream: Annotated[list[str] | None, typer.Option(help="Only this event type.", rich_help_panel=SEGMENT)] = None,
-    key: Annotated[list[str] | None, typer.Option(help="Only this workflow.", rich_help_panel=SEGMENT)] = None,
-    segment: Annotated[
-        Path | None, typer.Option(help="A segment file in place of Kafka.", rich_help_panel=SEGMENT)
-    ] = None,
-    alpha: Annotated[float, typer.Option(help="Bound on the chance of a false alarm.", rich_help_panel=TEST)] = 0.05,
-    delta: Annotated[float, typer.Option(help="Rates this close are equivalent.", rich_help_panel=TEST)] = 0.05,
-    min_effect: Annotated[
-        float, typer.Option(help="The smallest change worth an alarm.", rich_help_panel=TEST)
-    ] = 0.0,
-    order_seed: Annotated[int, typer.Option(help="Of the order of workflows.", rich_help_panel=TEST)] = 0,
-    concurrency: Annotated[int, typer.Option(help="Calls in flight.", rich_help_panel=TEST)] = 8,
-    max_calls: Annotated[int | None, typer.Option(help="Calls that may be paid.", rich_help_panel=TEST)] = None,
-    locate: Annotated[
-        bool, typer.Option("--locate", help="Go on after an alarm until a stratum is named.", rich_help_panel=TEST)
-    ] = False,
-    estimate: Annotated[
-        bool, typer.Option("--estimate", help="Read on after the verdict, for the interval.", rich_help_panel=TEST)
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the report as one JSON object.", rich_help_panel=OUTPUT)
-    ] = False,
+    candidate: Candidates = None,
+    prompt: PromptFile = None,
+    param: Parameters = None,
+    verifier: Spec = None,
+    start: From = None,
+    stop: To = None,
+    offsets: Offsets = None,
+    stream: Streams = None,
+    key: Keys = None,
+    segment: SegmentFile = None,
+    alpha: Alpha = 0.05,
+    delta: Delta = 0.05,
+    min_effect: MinEffect = 0.0,
+    order_seed: OrderSeed = 0,
+    concurrency: Concurrency = 8,
+    max_calls: MaxCalls = None,
+    locate: Locate = False,
+    estimate: Estimate = False,
+    as_json: AsJson = False,
 ) -> None:
     """Re-run the first attempt of each logged decision with its recorded context against a candidate.
 

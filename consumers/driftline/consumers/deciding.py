@@ -62,7 +62,7 @@ class Decider:
         try:
             framed = self._frame(record)
             row = _row_records(framed, self._app.topics.state, self._codec)
-            outcome = None if framed.given is None else await _drive(framed.given, self._proposer)
+            outcome = None if framed.given is None else await drive(framed.given, self._proposer)
             decision = None if outcome is None else outcome.decision(self._now())
             committed = [] if outcome is None else self._committed(outcome, record)
             decided = [] if decision is None else [decision_record(decision, self._app.topics.decisions, self._codec)]
@@ -119,8 +119,8 @@ def _check_sizes(outgoing: Sequence[Outgoing]) -> None:
             raise Undecodable(UndecodableReason.OVERSIZE, what)
 
 
-async def _drive(given: Input, proposer: Proposer) -> Outcome:
-    """Run the engine for one event."""
+async def drive(given: Input, proposer: Proposer) -> Outcome:
+    """Run the engine for one event: ask the proposer for what it asks for."""
     deciding = decide(given)
     request = next(deciding)
     while True:

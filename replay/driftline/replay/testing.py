@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Iterable, Sequence
 
 from driftline.consumers.app import App
-from driftline.consumers.engine import Input, Outcome, decide
+from driftline.consumers.deciding import drive
+from driftline.consumers.engine import Input
 from driftline.consumers.models.answers import CallFailed, ProviderCall
 from driftline.consumers.models.gateway import OWN_PROVIDERS
 from driftline.consumers.proposing import Answer, ProposalRequest, Proposer
@@ -63,7 +64,7 @@ def log_of(decisions: Sequence[Decision], contracts: Contracts, partitions: int 
 
 async def _decide_all(app: App, events: Sequence[Event], proposer: Proposer, seed: int) -> list[Decision]:
     return [
-        (await _decide(_input(app, event, offset, seed), proposer)).decision(event.time)
+        (await drive(_input(app, event, offset, seed), proposer)).decision(event.time)
         for offset, event in enumerate(events)
     ]
 
@@ -74,15 +75,3 @@ def _input(app: App, event: Event, offset: int, seed: int) -> Input:
     )
     row = {} if app.fold is None else app.fold.function({}, event)
     return Input(app.name, app.by_stream[event.type], event, at, row, 1, seed)
-
-
-async def _decide(given: Input, proposer: Proposer) -> Outcome:
-    deciding = decide(given)
-    request = next(deciding)
-    while True:
-        answer = await proposer.propose(request)
-        try:
-            request = deciding.send(answer)
-        except StopIteration as finished:
-            outcome: Outcome = finished.value
-            return outcome
