@@ -5,19 +5,24 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import shlex
 import subprocess
 import sys
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from driftline.log import KafkaReader, Settings, TopicAdmin
+from driftline.log import AppTopics, KafkaReader, Settings, TopicAdmin
+from driftline.log.clients import make_producer
 
 pytestmark = pytest.mark.integration
 
 DRIFTLINE = Path(sys.executable).with_name("driftline")
 DEAD_ADDRESS = "127.0.0.1:1"
+RENEWALS = "driftline.examples.renewals.app:app"
 SPEC = """
 [streams.sums]
 extract = ['= (\\d+)']
@@ -156,11 +161,9 @@ def test_events_from_standard_input_are_decided_and_shown(cli: Cli, cluster: Set
         json.dumps({"workflow": e.workflow, "time": e.time.isoformat(), "type": e.type, "data": dict(e.data)})
         for e in synthetic_renewals(40, seed=3)
     ]
-    record = "driftline.renewals.RenewalDue"
-    schemas = str(Path(__file__).parents[2] / "examples/driftline/examples/renewals/schemas")
     created = cli("topics", "create", "renewals")
     assert created.returncode == 0, created.stderr
-    published = cli("publish", "renewals", "--record", record, "--schemas", schemas, stdin="\n".join(lines))
+    published = cli("publish", "renewals", stdin="\n".join(lines))
     assert published.returncode == 0, published.stderr
     done = cli("run", "renewals", "--until-end", "--json")
     assert done.returncode == 0, done.stderr
@@ -219,6 +222,18 @@ BAD_INPUT = {
         ("none.md",),
     ),
     "coordinates of another form": (("show", "renewals"), {}, 2, ("topic[partition]@offset",)),
+    "one partition in two ranges": (
+        ("replay", "--app", "renewals", "--candidate", "sim/renewals", "--offsets", "0:1-2", "--offsets", "0:5-6"),
+        {},
+        2,
+        ("partition 0 twice",),
+    ),
+    "a verifier spec for an app that is code": (
+        ("replay", "--app", "renewals", "--candidate", "sim/renewals", "--verifier", "none.toml"),
+        {},
+        2,
+        ("renewals is code", "--verifier"),
+    ),
     "a segment file that is not there": (
         ("replay", "--app", "renewals", "--candidate", "sim/renewals", "--segment", "none.parquet"),
         {},
@@ -253,10 +268,8 @@ def test_bad_input_is_one_line_that_says_what_where_and_what_to_do(
 
 def test_an_event_that_does_not_fit_its_schema_names_the_line_and_the_field(cli: Cli) -> None:
     cli("topics", "create", "renewals")
-    schemas = str(Path(__file__).parents[2] / "examples/driftline/examples/renewals/schemas")
     line = json.dumps({"workflow": "c1", "time": "2026-07-01T00:00:00Z", "data": {"customer_id": 7}})
-    record = "driftline.renewals.RenewalDue"
-    done = cli("publish", "renewals", "--record", record, "--schemas", schemas, stdin=line)
+    done = cli("publish", "renewals", "--record", "driftline.renewals.RenewalDue", stdin=line)
     assert done.returncode == 2
     assert "<stdin>:1" in done.stderr
     assert "customer_id" in done.stderr
@@ -279,15 +292,78 @@ def test_the_bundled_segment_is_replayed_with_no_broker_at_all(cli: Cli, tmp_pat
     assert json.loads(done.stdout)["verdict"] == "diverged"
 
 
+def test_the_verdict_survives_a_reader_that_leaves(tmp_path: Path) -> None:
+    segment = Path(__file__).parents[2] / "examples/driftline/examples/renewals/segment.parquet"
+
+    def exit_code(candidate: str) -> int:
+        replay = f"{DRIFTLINE} replay --app {RENEWALS} --candidate {candidate} --segment {segment}"
+        done = subprocess.run(
+            ["bash", "-c", f"{replay} | true; exit ${{PIPESTATUS[0]}}"],
+            cwd=tmp_path,
+            env={**os.environ, "DRIFTLINE_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stderr == ""
+        return done.returncode
+
+    assert exit_code("sim/renewals-inflated") == 1
+    assert exit_code("sim/renewals-reworded") in {0, 4}
+
+
+STRICT = """
+from dataclasses import replace
+from driftline.examples.renewals.app import app as example
+
+boundary = example.boundaries[0]
+policy = replace(boundary.verifiers[0], text="[discount]\\ncap_pct = 15\\n[restructure]\\nfloor_share = 0.6\\n")
+app = replace(example, boundaries=[replace(boundary, verifiers=[policy])])
+"""
+
+
+def test_a_stricter_policy_makes_another_run(cli: Cli, tmp_path: Path) -> None:
+    """Else the second verdict would overwrite the first, and its alert would be taken for one already raised."""
+    (tmp_path / "strict.py").write_text(STRICT)
+    segment = str(Path(__file__).parents[2] / "examples/driftline/examples/renewals/segment.parquet")
+    replay = ("replay", "--candidate", "sim/renewals-inflated", "--segment", segment, "--json", "--app")
+    runs = [json.loads(cli(*replay, name).stdout)["run_id"] for name in ("renewals", "strict:app")]
+    assert len(set(runs)) == 2
+
+
+def test_a_segment_of_an_imported_recording_is_replayed_with_no_broker(
+    cli: Cli, sums_file: Path, app_name: str
+) -> None:
+    model = "acme/adder-1"
+    cli("import", "recorded", "sums.jsonl.gz", "--app", app_name, "--model", model, "--verifier", "SPEC.toml")
+    exported = cli("segment", "export", "sums.parquet", "--app", app_name)
+    assert exported.returncode == 0, exported.stderr
+    candidate = "recorded/sums.jsonl.gz#acme/adder-2"
+    replay = ("replay", "--app", app_name, "--candidate", candidate, "--segment", "sums.parquet")
+    done = cli(*replay, DRIFTLINE_BOOTSTRAP_SERVERS=DEAD_ADDRESS)
+    assert done.returncode == 1, done.stderr
+    assert "accepted 100.0% → 66.7%" in done.stdout
+
+
 def test_the_demo_ends_on_a_verdict_where_no_kafka_can_be_had(cli: Cli, tmp_path: Path) -> None:
-    done = cli("demo", PATH=str(tmp_path), DRIFTLINE_BOOTSTRAP_SERVERS="", DRIFTLINE_ARTIFACTS=str(tmp_path / "none"))
+    (tmp_path / "driftline.toml").unlink()
+    none = {"PATH": str(tmp_path), "DRIFTLINE_BOOTSTRAP_SERVERS": "", "DRIFTLINE_ARTIFACTS": str(tmp_path / "none")}
+    done = cli("demo", **none)
     assert done.returncode == 0, done.stderr
     assert "no Kafka to be had" in done.stdout
     assert "DIVERGED" in done.stdout
+    assert "/4" not in done.stdout
+    head, replay, sql, start = (shlex.split(line) for line in done.stdout.splitlines()[-4:])
+    assert head == ["next:"]
+    assert cli(*replay[1:], **none).returncode in {0, 1, 4}
+    assert cli(*sql[1:], **none).returncode == 0
+    assert start[1:] == ["kafka", "start"]
 
 
-def test_the_demo_tells_the_whole_story_and_can_be_repeated(tmp_path: Path) -> None:
-    """On a local Kafka of its own, as `make demo` runs it."""
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str]]:
+    """Runs `driftline demo` on a local Kafka of its own, as `make demo` does."""
+    tmp_path = tmp_path_factory.mktemp("demo")
     environment = {**os.environ, "DRIFTLINE_HOME": str(tmp_path / "home")}
     environment = {name: value for name, value in environment.items() if name != "DRIFTLINE_BOOTSTRAP_SERVERS"}
 
@@ -299,12 +375,61 @@ def test_the_demo_tells_the_whole_story_and_can_be_repeated(tmp_path: Path) -> N
         return done.stdout
 
     try:
-        for story in (run("demo", "--customers", "1500"), run("demo", "--customers", "1500")):
-            assert "1500 decisions" in story
-            assert "replay the last week" in story
-            assert "ReplayCompleted on driftline.alerts[0]@" in story
-            assert "example 1: " in story
-            assert "next:" in story
+        yield lambda *arguments: run("demo", *arguments)
     finally:
         run("registry", "stop")
         run("kafka", "stop")
+
+
+def test_the_demo_tells_the_whole_story_and_can_be_repeated(demo: Callable[..., str]) -> None:
+    for story in (demo("--customers", "1500"), demo("--customers", "1500")):
+        assert "1500 decisions" in story
+        assert "replay the last week" in story
+        assert "ReplayCompleted on driftline.alerts[0]@" in story
+        assert "example 1: " in story
+        assert "next:" in story
+
+
+def test_the_demo_of_the_real_telco_customers(demo: Callable[..., str], recordings: Path) -> None:
+    story = demo("--customers", "1500", "--telco", str(recordings / "telco-customer-churn.csv"))
+    assert "1500 contracts come due" in story
+    assert "1500 decisions" in story
+    assert "ReplayCompleted on driftline.alerts[0]@" in story
+
+
+def test_a_mistyped_app_gets_no_topics(cli: Cli, cluster: Settings) -> None:
+    done = cli("publish", "renewls", "--record", "driftline.renewals.RenewalDue", stdin="{}")
+    assert done.returncode == 2
+    assert "no app 'renewls' is configured (configured: renewals)" in done.stderr
+    assert "renewls.events" not in TopicAdmin(cluster).partitions()
+
+
+def test_a_recording_is_not_imported_into_an_app_that_is_code(
+    cli: Cli, cluster: Settings, sums_file: Path, tmp_path: Path, app_name: str
+) -> None:
+    (tmp_path / "driftline.toml").write_text(f'[apps]\n{app_name} = "driftline.examples.renewals.app:app"\n')
+    importing = ("import", "recorded", "sums.jsonl.gz", "--app", app_name, "--model", "acme/adder-1", "--verifier")
+    done = cli(*importing, "SPEC.toml")
+    assert done.returncode == 2
+    assert f"{app_name!r} is an app with code of its own" in done.stderr
+    assert "another name" in done.stderr
+    assert f"{app_name}.events" not in TopicAdmin(cluster).partitions()
+
+
+def test_records_that_others_wrote_are_shown_as_they_lie_there(cli: Cli, cluster: Settings, app_name: str) -> None:
+    topics = AppTopics(app_name)
+    TopicAdmin(cluster).ensure(topics.specs(1))
+    producer = make_producer(cluster, {})
+    headers: list[tuple[str, Any]] = [("none", None), ("bytes", b"\xff"), ("driftline_reason", b"not_wire_format")]
+    producer.produce(topics.dead, b"no avro\xff", b"\xfe", partition=0, headers=headers)
+    producer.produce(topics.dead, None, b"k", partition=0)
+    assert producer.flush(30) == 0
+    odd, empty = (cli("show", f"{topics.dead}[0]@{offset}") for offset in range(2))
+    assert odd.returncode == 0, odd.stderr
+    shown = json.loads(odd.stdout)
+    assert shown["undecodable"].startswith("not_wire_format: ")
+    assert b64decode(shown["value"]["base64"]) == b"no avro\xff"
+    assert shown["key"] == {"base64": "/g=="}
+    assert shown["headers"] == {"none": None, "bytes": {"base64": "/w=="}, "driftline_reason": "not_wire_format"}
+    assert json.loads(empty.stdout)["undecodable"].startswith("no_value: ")
+    assert json.loads(empty.stdout)["value"] is None

@@ -1,6 +1,7 @@
 """The local Kafka, started for real: what a start, a stop and a kill leave behind."""
 
 import os
+import re
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,11 +14,14 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from driftline.console.local import LocalKafka, LocalRegistry, read_endpoints, service
-from driftline.console.local.errors import ExitedEarlyError, OtherPortError, PortInUseError
+from driftline.console.local.errors import ExitedEarlyError, NotReadyError, OtherPortError, PortInUseError
 from driftline.console.local.processes import birth_of, wait_until
 from driftline.console.local.service import free_port
 
 pytestmark = pytest.mark.integration
+
+CLUSTER = "[^;]*, or use an existing cluster: export DRIFTLINE_BOOTSTRAP_SERVERS=.* DRIFTLINE_REGISTRY_URL="
+"""The end of every error that leaves a user without a local Kafka."""
 
 
 @pytest.fixture
@@ -114,7 +118,7 @@ def test_a_port_in_use_is_one_line_with_a_way_out(kafka: LocalKafka) -> None:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
-        with pytest.raises(PortInUseError, match=f"port {port} is in use .*driftline kafka start --port"):
+        with pytest.raises(PortInUseError, match=f"port {port} is in use .*driftline kafka start --port{CLUSTER}"):
             kafka.start(port=port, ephemeral=True)
     assert not kafka.status().running
 
@@ -156,6 +160,16 @@ def test_a_broker_that_cannot_start_shows_why(kafka: LocalKafka, tmp_path: Path)
     )
     with pytest.raises(ExitedEarlyError, match=r"(?i)kafka ended before it answered: java.*node") as raised:
         _start(kafka)
+    assert re.search(CLUSTER, raised.value.mend)
     assert "\n" not in raised.value.mend
     assert raised.value.log_tail
+    assert not kafka.status().running
+
+
+def test_a_broker_that_is_not_ready_in_time_is_one_line_with_a_way_out(
+    kafka: LocalKafka, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kafka._service.recipe, "ready_timeout_s", 0.0)
+    with pytest.raises(NotReadyError, match=f"did not answer within 0 s; see why: driftline kafka logs{CLUSTER}"):
+        _start(kafka)
     assert not kafka.status().running

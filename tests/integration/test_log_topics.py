@@ -6,7 +6,7 @@ from confluent_kafka.admin import ConfigResource  # type: ignore[attr-defined]
 from driftline.log import AppTopics, Settings, TopicAdmin, prepare
 from driftline.log.clients import make_admin
 from driftline.log.topics import own_specs
-from driftline.schemas import Contracts, Registry, UsageError
+from driftline.schemas import Contracts, Registry, RegistryUnreachable, UsageError
 
 pytestmark = pytest.mark.integration
 
@@ -66,6 +66,14 @@ def test_deleting_what_is_not_there_is_no_error(cluster: Settings, app_name: str
     admin.delete([topics.events, topics.decisions])
     admin.delete_group("driftline.nobody")
     assert topics.events not in admin.partitions()
+
+
+def test_no_topic_is_made_where_the_registry_does_not_answer(cluster: Settings, app_name: str) -> None:
+    topics = AppTopics(app_name)
+    alone = cluster.model_copy(update={"registry_url": "http://127.0.0.1:1"})
+    with pytest.raises(RegistryUnreachable):
+        prepare(topics, [(topics.events, "driftline.RecordedInput")], Contracts.load(), alone)
+    assert topics.events not in TopicAdmin(cluster).partitions()
 
 
 def test_preparing_an_app_makes_its_topics_and_subjects_once(cluster: Settings, app_name: str) -> None:

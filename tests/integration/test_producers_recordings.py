@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from driftline.log import AppTopics, KafkaReader, Settings, TopicAdmin, to_event
+from driftline.log.clients import make_producer
 from driftline.producers import ImportSummary, JudgedLine, import_recorded
 from driftline.schemas import (
     BadInput,
@@ -79,11 +80,9 @@ def import_(cluster: Settings, app_name: str) -> Import:
             app=app_name,
             model=model,
             judge=_judge,
-            judge_version="spec-1",
-            spec_text="accept = blue",
             prompt_hash="prompt-1",
             settings=cluster,
-            **other,
+            **{"judge_version": f"{app_name}-spec-1", "spec_text": "accept = blue", **other},
         )
 
     return import_
@@ -106,9 +105,13 @@ class History:
         return [Decision.model_validate(self._codec.decode(record.value).value) for record in records]
 
     def artifact(self, name: str) -> dict[str, Any]:
+        """The newest of that name."""
+        return self.artifacts(name)[-1]
+
+    def artifacts(self, name: str) -> list[dict[str, Any]]:
         records = self._reader.read(self._reader.span("driftline.artifacts"))
         found = [self._codec.decode(record.value).value for record in records]
-        return next(value for value in found if value["name"] == name)
+        return [value for value in found if value["name"] == name]
 
 
 @pytest.fixture
@@ -127,7 +130,7 @@ def test_a_line_becomes_an_event_and_the_decision_that_was_made_of_it(
     assert decision.input.event_id == "fact-1"
     assert decision.context_value() == {"messages": _row("")["messages"], "reference": "blue"}
     assert (decision.model_requested, decision.parameters) == ("lab/old", '{"temperature":0.1}')
-    assert (decision.prompt_hash, decision.verifier_version) == ("prompt-1", "spec-1")
+    assert (decision.prompt_hash, decision.verifier_version) == ("prompt-1", f"{app_name}-spec-1")
     assert (decision.verdict, decision.action_type, decision.action_payload) == (
         "accepted",
         "answer",
@@ -156,6 +159,33 @@ def test_importing_the_same_again_writes_nothing_and_says_so(
     assert (again.events, again.decisions, again.skipped) == (0, 0, 2)
     assert str(again) == f"nothing new: all 2 decisions of lab/old are on {app_name}.decisions already"
     assert len(history.events()) == len(history.decisions()) == 2
+
+
+def test_a_mended_spec_is_the_newest_one_though_no_decision_is_new(
+    write: Write, import_: Import, history: History, app_name: str
+) -> None:
+    path = write(_row("e1"))
+    assert import_(path).new_spec is None
+    mended = import_(path, judge_version=f"{app_name}-spec-2", spec_text="accept = navy")
+    assert str(mended).endswith(f"already; the verifier spec is now {app_name}-spec-2")
+    assert history.artifact(app_name)["content"] == "accept = navy"
+    assert import_(path).new_spec == f"{app_name}-spec-1"
+    assert import_(path).new_spec is None
+    contents = [artifact["content"] for artifact in history.artifacts(app_name)]
+    assert contents == ["accept = blue", "accept = navy", "accept = blue"]
+    assert len(history.decisions()) == 1
+
+
+def test_records_of_others_with_odd_ids_do_not_end_an_import(
+    write: Write, import_: Import, history: History, cluster: Settings
+) -> None:
+    import_(write(_row("e1", id="a")))
+    producer = make_producer(cluster, {})
+    odd: list[list[tuple[str, Any]]] = [[("ce_id", None)], [("ce_id", b"\xff")], []]
+    for headers in odd:
+        producer.produce(history.topics.events, b"v", b"k", headers=headers)
+    assert producer.flush(30) == 0
+    assert import_(write(_row("e1", id="a"), _row("e2", id="b"))).decisions == 1
 
 
 def test_of_an_overlap_only_the_new_is_imported(write: Write, import_: Import, history: History) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,13 +19,23 @@ from driftline.consumers.app import App, load_app
 from driftline.consumers.artifacts import Artifact, read_artifacts
 from driftline.consumers.verifier_spec import SpecJudge
 from driftline.log import ARTIFACTS, AppTopics, KafkaReader, Settings, TopicAdmin, load_settings
+from driftline.replay.segment import Segment, Selection
+from driftline.replay.segment_file import read_segment_file
 from driftline.replay.subject import AppSubject, RecordedSubject, Subject
-from driftline.schemas import Codec, Contracts, Registry, UnknownApp
+from driftline.schemas import Codec, Contracts, Registry, UnknownApp, UsageError
 
 SPEC_KIND = "verifier_spec"
 
+
+class _Console(Console):
+    """Prints to nobody once the reader of a pipe has left; the command goes on to its exit code."""
+
+    def on_broken_pipe(self) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 # No markup: a topic[0] or a model's text is printed as it stands.
-out = Console(highlight=False, markup=False)
+out = _Console(highlight=False, markup=False)
 """What a person asked for; scripts read it too."""
 err = Console(stderr=True, highlight=False, markup=False)
 """Progress and asides."""
@@ -98,10 +110,12 @@ def open_subject(name: str, verifier: str | None = None) -> tuple[Subject, Log]:
 
     Raises:
         UnknownApp: Neither.
+        UsageError: A spec is given for an app that is code.
     """
     settings = load_settings()
     app = find_app(name, settings)
     if app is not None:
+        refuse_spec(app, verifier)
         log = Log(settings, app.contracts)
         return AppSubject(app, log.artifacts), log
     log = Log(settings, Contracts.load())
@@ -113,6 +127,39 @@ def open_subject(name: str, verifier: str | None = None) -> tuple[Subject, Log]:
         )
     spec = SpecJudge.from_file(Path(verifier)) if verifier else _imported_spec(name, log)
     return RecordedSubject(name, spec, log.contracts), log
+
+
+def open_subject_of_file(
+    path: Path, name: str, selection: Selection, verifier: str | None = None
+) -> tuple[Subject, Segment]:
+    """What is to be replayed of a segment file: of an app that is code, or of an imported recording.
+
+    Raises:
+        UnknownApp: No app of that name is configured, and the file holds no verifier spec.
+        UsageError: A spec is given for an app that is code, or the selection takes nothing of the file.
+    """
+    app = find_app(name, load_settings())
+    segment, artifacts = read_segment_file(path, name if app is None else app.name, selection)
+    if app is not None:
+        refuse_spec(app, verifier)
+        return AppSubject(app, artifacts), segment
+    specs = [artifact.content for artifact in artifacts.values() if artifact.kind == SPEC_KIND]
+    if verifier is None and not specs:
+        raise UnknownApp(
+            f"no app {name!r} is configured, and {path} holds no verifier spec", "give --verifier SPEC.toml"
+        )
+    spec = SpecJudge.from_file(Path(verifier)) if verifier else SpecJudge.parse(specs[-1], f"verifier spec of {name}")
+    return RecordedSubject(name, spec, Contracts.load()), segment
+
+
+def refuse_spec(app: App, verifier: str | None) -> None:
+    """An app's boundaries have verifiers of their own.
+
+    Raises:
+        UsageError: A spec is given for it.
+    """
+    if verifier is not None:
+        raise UsageError(f"app {app.name} is code and has its own verifiers", "leave --verifier out")
 
 
 def _imported_spec(name: str, log: Log) -> SpecJudge:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +12,7 @@ if TYPE_CHECKING:
     from driftline.console.replay_run import ReplayDone
     from driftline.consumers.app import App
     from driftline.log import Settings
+    from driftline.schemas import Event
 
 APP = "driftline.examples.renewals.app:app"
 CUSTOMERS = 3000
@@ -23,13 +26,20 @@ STEPS = 4
 
 
 def demo(
-    customers: Annotated[int, typer.Option(min=100, help="Customers whose contracts come due.")] = CUSTOMERS,
+    customers: Annotated[
+        int | None,
+        typer.Option(min=100, help=f"Customers whose contracts come due; else {CUSTOMERS}, or all of --telco."),
+    ] = None,
+    telco: Annotated[
+        Path | None, typer.Option(help="The IBM Telco Customer Churn CSV, in place of made-up customers.")
+    ] = None,
 ) -> None:
     """Run the example app on a local Kafka, then replay its last week against a candidate model and prompt."""
     from driftline.console.common import say
     from driftline.console.local.errors import LocalServiceError
     from driftline.schemas import EnvironmentUnreachable
 
+    events = _events(customers, telco)
     try:
         settings = _services()
     except (LocalServiceError, EnvironmentUnreachable) as error:
@@ -37,13 +47,26 @@ def demo(
         say("the demo goes on with its replay half, over a bundled segment of the same app", "yellow")
         _replay_bundled()
         return
-    _publish_and_decide(settings, customers)
-    _headline(3, f"replay the last week against {CANDIDATE} and prompt v2")
+    _publish_and_decide(settings, events)
+    _headline(f"3/{STEPS} replay the last week against {CANDIDATE} and prompt v2")
     done = _replay(LAST_WEEK, CANDIDATE, "v2.md")
     _show_run(done)
     _control()
     _show_alerts(done)
-    _next_commands()
+    _next_commands(
+        f"driftline replay --app renewals --candidate sim/renewals-reworded --from {LAST_WEEK}",
+        "driftline show 'renewals.decisions[0]@0'",
+        "driftline run --help",
+    )
+
+
+def _events(customers: int | None, telco: Path | None) -> Sequence[Event]:
+    """The quarter's facts; read before anything is started, since the file may be wrong."""
+    from driftline.producers.renewals import synthetic_renewals, telco_renewals
+
+    if telco is not None:
+        return list(telco_renewals(telco, limit=customers))
+    return list(synthetic_renewals(CUSTOMERS if customers is None else customers, SEED))
 
 
 def _services() -> Settings:
@@ -71,7 +94,7 @@ def _is_external(settings: Settings) -> bool:
     return settings.bootstrap_servers not in {None, read_endpoints(default_home()).get("bootstrap_servers")}
 
 
-def _publish_and_decide(settings: Settings, customers: int) -> None:
+def _publish_and_decide(settings: Settings, events: Sequence[Event]) -> None:
     from driftline.console.common import now, progress_bar, require_app
     from driftline.console.run_command import print_summary
     from driftline.consumers.models.litellm_proposer import LiteLLMProposer
@@ -79,16 +102,16 @@ def _publish_and_decide(settings: Settings, customers: int) -> None:
     from driftline.consumers.runtime import Runtime
 
     app = require_app(APP, settings)
-    _headline(1, f"publish a simulated quarter: {customers} contracts come due")
+    _headline(f"1/{STEPS} publish a simulated quarter: {len(events)} contracts come due")
     _reset(app, settings)
     prepare(app, settings)
-    _publish(app, settings, customers)
-    _headline(2, "decide: proposals, verdicts, rejects fed back, commits")
+    _publish(app, settings, events)
+    _headline(f"2/{STEPS} decide: proposals, verdicts, rejects fed back, commits")
     proposer = LiteLLMProposer()
     with progress_bar("loading LiteLLM", None):
         proposer.warm_up()
     runtime = Runtime(app, settings, proposer, now, seed=SEED)
-    with progress_bar("deciding", 2 * customers) as show:
+    with progress_bar("deciding", 2 * len(events)) as show:
         runtime.run(until_end=True, on_commit=lambda s: show(s.events, f"{s.rejections.total()} rejects fed back"))
     print_summary(app.name, runtime.summary)
 
@@ -116,20 +139,19 @@ def _reset(app: App, settings: Settings) -> None:
     admin.delete_group(app.group)
 
 
-def _publish(app: App, settings: Settings, customers: int) -> None:
+def _publish(app: App, settings: Settings, events: Sequence[Event]) -> None:
     from driftline.console.common import progress_bar, say
     from driftline.producers import Publisher
-    from driftline.producers.renewals import synthetic_renewals
 
     with (
-        progress_bar("publishing", customers) as show,
+        progress_bar("publishing", len(events)) as show,
         Publisher(app.name, source="crm", schemas=app.schemas, settings=settings) as publisher,
     ):
-        for number, event in enumerate(synthetic_renewals(customers, SEED), 1):
+        for number, event in enumerate(events, 1):
             publisher.publish_event(event)
             if number % 100 == 0:
                 show(number)
-    say(f"{customers} events on {app.topics.events}, from 2026-07-01 to 2026-09-29 in event time")
+    say(f"{len(events)} events on {app.topics.events}, from 2026-07-01 to 2026-09-29 in event time")
 
 
 def _replay(start: str | None, candidate: str, prompt: str | None, segment: str | None = None) -> ReplayDone:
@@ -153,8 +175,25 @@ def _replay(start: str | None, candidate: str, prompt: str | None, segment: str 
 
 
 def _replay_bundled() -> None:
-    _headline(3, f"replay a bundled week against {CANDIDATE} and prompt v2")
+    """The half that needs no broker; the app is named by its module, for folders without a driftline.toml."""
+    from driftline.consumers.app import load_app
+
+    _headline(f"replay a bundled week against {CANDIDATE} and prompt v2")
     _show_run(_replay(None, CANDIDATE, "v2.md", BUNDLED_SEGMENT))
+    segment = load_app(APP).schemas.parent / BUNDLED_SEGMENT
+    _next_commands(
+        f"driftline replay --app {APP} --candidate sim/renewals-reworded --segment {_quoted(segment)}",
+        "driftline sql 'FROM by_stream'",
+        "driftline kafka start",
+    )
+
+
+def _quoted(path: Path) -> str:
+    """A path as a shell takes it, seen from here where it lies below."""
+    import shlex
+
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
 
 def _show_run(done: ReplayDone) -> None:
@@ -182,7 +221,7 @@ def _show_alerts(done: ReplayDone) -> None:
     from driftline.log import load_settings
     from driftline.schemas import Contracts, to_json_data
 
-    _headline(4, "the alert, and the run as a database")
+    _headline(f"4/{STEPS} the alert, and the run as a database")
     log = Log(load_settings(), Contracts.load())
     for at in done.alerts.values():
         record = log.reader.read_one(at)
@@ -191,19 +230,15 @@ def _show_alerts(done: ReplayDone) -> None:
     say(f"DuckDB: {done.database}\n  try: driftline sql --run {done.report['run_id']} 'FROM by_stream'")
 
 
-def _next_commands() -> None:
+def _next_commands(*commands: str) -> None:
     from driftline.console.common import say
 
     say("\nnext:", "bold")
-    for command in (
-        f"driftline replay --app renewals --candidate sim/renewals-reworded --from {LAST_WEEK}",
-        "driftline show 'renewals.decisions[0]@0'",
-        "driftline run --help",
-    ):
+    for command in commands:
         say(f"  .venv/bin/{command}")
 
 
-def _headline(step: int, what: str) -> None:
+def _headline(what: str) -> None:
     from driftline.console.common import out
 
-    out.rule(f"{step}/{STEPS} {what}", align="left")
+    out.rule(what, align="left")

@@ -27,7 +27,14 @@ def import_recorded_file(
     from driftline.consumers.verifier_spec import SpecJudge
     from driftline.log import load_settings
     from driftline.producers import import_recorded
+    from driftline.schemas import UsageError
 
+    settings = load_settings()
+    if app in settings.apps:
+        raise UsageError(
+            f"{app!r} is an app with code of its own ({settings.apps[app]} in driftline.toml)",
+            "choose another name with --app: a replay would ask the code, not the verifier spec",
+        )
     spec = SpecJudge.from_file(verifier)
     with progress_bar(f"importing {file.name}", None) as show:
         summary = import_recorded(
@@ -39,7 +46,7 @@ def import_recorded_file(
             judge_version=spec.version,
             spec_text=spec.text,
             prompt_hash=RecordedMessages.hash,
-            settings=load_settings(),
+            settings=settings,
             on_progress=lambda done, total: show(done, f"of {total}"),
         )
     if as_json:

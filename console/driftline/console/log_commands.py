@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from driftline.schemas import Codec
 
 SHOW_EXAMPLE = "Example: driftline show 'renewals.decisions[0]@12' --app renewals"
 ALERTS_EXAMPLE = "Example: driftline alerts --app renewals --last 3"
@@ -20,10 +23,13 @@ def show(
     at: Annotated[str, typer.Argument(help="topic[partition]@offset")],
     app: Annotated[str | None, typer.Option(help="App whose contracts decode it; else the topic's prefix.")] = None,
 ) -> None:
-    """Print the record at these coordinates, decoded, as JSON."""
+    """Print the record at these coordinates, decoded, as JSON.
+
+    Bytes that are no text, or that do not decode (as on the dead topic), are shown as base64.
+    """
     from driftline.console.common import Log, find_app, out
     from driftline.log import Coordinates, load_settings
-    from driftline.schemas import Contracts, UsageError, to_json_data
+    from driftline.schemas import Contracts, UsageError
 
     settings, where = load_settings(), Coordinates.parse(at)
     found = find_app(app or where.topic.rpartition(".")[0], settings)
@@ -31,15 +37,38 @@ def show(
     record = log.reader.read_one(where)
     if record is None:
         raise UsageError(f"no committed record lies at {where}", "the offset may be a transaction's control record")
-    decoded = log.codec.decode(record.value)
     shown = {
         "at": str(where),
-        "key": None if record.key is None else record.key.decode(errors="replace"),
-        "headers": {name: value.decode(errors="replace") for name, value in record.headers},
-        "record": decoded.name,
-        "value": to_json_data(decoded.value),
+        "key": _text(record.key),
+        "headers": {name: _text(value) for name, value in record.headers},
+        **_value(record.value, log.codec),
     }
     out.print_json(data=shown)
+
+
+def _value(raw: bytes | None, codec: Codec) -> dict[str, Any]:
+    """The decoded value, or the bytes as they lie there and why they do not decode."""
+    from driftline.schemas import Undecodable, to_json_data
+
+    try:
+        decoded = codec.decode(raw)
+    except Undecodable as error:
+        return {"record": None, "undecodable": str(error), "value": None if raw is None else _base64(raw)}
+    return {"record": decoded.name, "value": to_json_data(decoded.value)}
+
+
+def _text(raw: bytes | None) -> str | dict[str, str] | None:
+    """Bytes that others wrote, and that need not be text."""
+    try:
+        return None if raw is None else raw.decode()
+    except UnicodeDecodeError:
+        return _base64(raw or b"")
+
+
+def _base64(raw: bytes) -> dict[str, str]:
+    from base64 import b64encode
+
+    return {"base64": b64encode(raw).decode()}
 
 
 def alerts(

@@ -69,18 +69,18 @@ def _options(
 def main() -> None:
     """Run the command line; what a user can mend is one line on stderr and the exit code of its error."""
     try:
-        app()
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output left; nothing is to be said to nobody
-        sys.exit(0)
+        code = app(standalone_mode=False) or 0
     except Exception as error:  # noqa: BLE001 - the last line of defence
         _fail_of(error)
+    if code == EXIT_INTERRUPTED:
+        _fail("interrupted; the same command goes on where it stopped", EXIT_INTERRUPTED)
+    sys.exit(code)
 
 
-def _fail_of(error: Exception) -> None:
+def _fail_of(error: Exception) -> NoReturn:
     """Imported here: `driftline --help` needs none of it."""
+    from typer.rich_utils import rich_format_error
+
     from driftline.console.local.errors import LocalServiceError
     from driftline.schemas import DriftlineError, EnvironmentUnreachable
 
@@ -88,6 +88,9 @@ def _fail_of(error: Exception) -> None:
         _fail(str(error), error.exit_code)
     if isinstance(error, LocalServiceError):
         _fail(str(error), EnvironmentUnreachable.exit_code)
+    if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # Typer's own word on an option
+        rich_format_error(error)  # type: ignore[arg-type]
+        sys.exit(error.exit_code)
     traceback.print_exception(error)
     sys.exit(EXIT_BUG)
 

@@ -57,6 +57,10 @@ def _evidence(report: Mapping[str, Any]) -> list[str]:
         f"{report['paid_calls']} paid calls, {report['overspent_calls']} overspent, {cost}, "
         f"coverage {report['coverage']:.0%}; stopped: {report['stopped_because']}; run {report['run_id']}",
     ]
+    if report["repeated_decisions"]:
+        lines.append(f"{report['repeated_decisions']} decisions lay on the log twice and count once")
+    if report["estimate_calls"]:
+        lines.append(f"{report['estimate_calls']} further calls were paid for the interval")
     if report["verifier_drift"]:
         lines.append(f"verifier drift: today's rules judge {report['verifier_drift']} logged answers otherwise")
     return [*lines, report["note"]] if report["note"] else lines

@@ -127,7 +127,7 @@ def selection_of(
     return Selection(
         start=_time("--from", start),
         stop=_time("--to", stop),
-        offsets=dict(_range(text) for text in offsets) or None,
+        offsets=_ranges(offsets) or None,
         streams=frozenset(streams),
         keys=frozenset(keys),
     )
@@ -148,6 +148,18 @@ def _time(option: str, text: str | None) -> datetime | None:
             f"{option} {text!r} is not an ISO 8601 time", "for example 2026-09-22 or 2026-09-22T06:00Z"
         ) from None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _ranges(texts: Sequence[str]) -> dict[int, tuple[int, int]]:
+    from driftline.schemas import BadInput
+
+    found: dict[int, tuple[int, int]] = {}
+    for text in texts:
+        partition, bounds = _range(text)
+        if partition in found:
+            raise BadInput(f"--offsets names partition {partition} twice", "give one range a partition")
+        found[partition] = bounds
+    return found
 
 
 def _range(text: str) -> tuple[int, tuple[int, int]]:

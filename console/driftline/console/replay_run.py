@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from driftline.console.common import Log, now, open_subject, progress_bar, require_app
+from driftline.console.common import Log, now, open_subject, open_subject_of_file, progress_bar
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
+from driftline.consumers.models.sources import source_version
 from driftline.log import Coordinates, Settings, TransactionalWriter, load_settings
 from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX, ReplayWriter, alerts_of, publish_alerts
 from driftline.replay.arms import LOG_ARM, Candidate
@@ -17,7 +18,6 @@ from driftline.replay.harness import ForcedReplay, ForcedResult, Limits, Progres
 from driftline.replay.ledger import Ledger
 from driftline.replay.report import report_data
 from driftline.replay.segment import Segment, Selection, load_segment
-from driftline.replay.segment_file import open_segment_file
 from driftline.replay.store import write_store
 from driftline.replay.subject import Subject
 from driftline.schemas import ArmRef, Decision, canonical_json, content_hash
@@ -59,7 +59,7 @@ def run_replay(request: ReplayRequest) -> ReplayDone:
     subject, segment, log = _open(request)
     limits = _free_reading(request.limits, request.candidate)
     baseline, candidate = _arms(segment, subject, request.candidate)
-    run_id = _run_id(request, segment, baseline, candidate)
+    run_id = _run_id(request, segment, subject, baseline, candidate)
     result = _run(run_id, segment, subject, request.candidate, limits, settings)
     report = report_data(segment.app, baseline.model, candidate.model, result, limits)
     database = write_store(settings.home / "runs" / run_id, result, _run_row(report, baseline, candidate))
@@ -69,8 +69,10 @@ def run_replay(request: ReplayRequest) -> ReplayDone:
 
 def _open(request: ReplayRequest) -> tuple[Subject, Segment, Log | None]:
     if request.segment_file is not None:
-        app = require_app(request.app, load_settings())
-        return *open_segment_file(request.segment_file, app, request.selection), None
+        subject, segment = open_subject_of_file(
+            request.segment_file, request.app, request.selection, request.verifier
+        )
+        return subject, segment, None
     subject, log = open_subject(request.app, request.verifier)
     with progress_bar("reading the segment", None):
         segment = load_segment(log.reader, log.codec, subject.name, request.selection)
@@ -79,9 +81,7 @@ def _open(request: ReplayRequest) -> tuple[Subject, Segment, Log | None]:
 
 def _free_reading(limits: Limits, candidate: Candidate) -> Limits:
     """A recorded arm costs nothing: it is read one by one, and to the end of the segment for the interval."""
-    if candidate.model is None or not candidate.model.startswith("recorded/"):
-        return limits
-    return replace(limits, concurrency=1, read_on=True)
+    return replace(limits, concurrency=1, read_on=True) if candidate.is_free else limits
 
 
 def _run(
@@ -119,17 +119,26 @@ def _one(values: set[str]) -> str:
     return values.pop() if len(values) == 1 else LOG_ARM
 
 
-def _run_id(request: ReplayRequest, segment: Segment, baseline: ArmRef, candidate: ArmRef) -> str:
+def _run_id(request: ReplayRequest, segment: Segment, subject: Subject, baseline: ArmRef, candidate: ArmRef) -> str:
     """The same plan over the same decisions has the same id, so that the same command resumes its run."""
     limits = request.limits
     plan = {
         "app": segment.app,
         "decisions": content_hash("".join(_identity(logged.decision) for logged in segment.decisions)),
         "arms": [baseline.model_dump(), candidate.model_dump()],
+        "rules": _rules(segment, subject),
+        "source": source_version(candidate.model),
         "parameters": dict(request.candidate.parameters),
         "test": [limits.alpha, limits.delta, limits.min_effect, limits.order_seed, limits.calls_max, limits.locate],
     }
     return content_hash(canonical_json(plan))[:RUN_ID_DIGITS]
+
+
+def _rules(segment: Segment, subject: Subject) -> list[list[str]]:
+    """Every rule that judges the segment, and every prompt in it: one name for several would make runs collide."""
+    decisions = [logged.decision for logged in segment.decisions]
+    found = {(d.boundary, d.stream, subject.judge(d).version, d.prompt_hash) for d in decisions}
+    return [list(rule) for rule in sorted(found)]
 
 
 def _identity(decision: Decision) -> str:

@@ -33,7 +33,9 @@ def app_artifacts(app: App, codec: Codec, timestamp_ms: int) -> list[Outgoing]:
     schema fingerprints.
     """
     found = {artifact.hash: artifact for artifact in _of(app)}
-    return [artifact_record(a.hash, a.kind, a.name, a.content, codec, timestamp_ms) for a in found.values()]
+    return [
+        artifact_record(a.hash, a.kind, a.name, a.content, codec, timestamp_ms, app=app.name) for a in found.values()
+    ]
 
 
 def read_artifacts(reader: LogReader, codec: Codec) -> dict[str, Artifact]:

@@ -34,8 +34,8 @@ class CallKey:
     """
 
     decision_id: str
-    event_id: str
-    """Workflow key of the input: what a recording names its rows by."""
+    workflow: str
+    """Key of the input: what a recording names its rows by."""
     attempt: int = 1
     arm: str = "log"
     run: str = ""

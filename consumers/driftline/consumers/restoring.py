@@ -5,8 +5,8 @@ from __future__ import annotations
 from driftline.consumers.app import App
 from driftline.consumers.dead import input_offset
 from driftline.consumers.rows import Rows
-from driftline.log import KafkaReader, Span, to_event
-from driftline.schemas import Codec
+from driftline.log import LogReader, Span, to_event
+from driftline.schemas import Codec, UsageError
 
 
 class RowRestorer:
@@ -15,7 +15,7 @@ class RowRestorer:
     Not guaranteed: that rows folded anew reach the state topic before the next event of their workflow.
     """
 
-    def __init__(self, app: App, reader: KafkaReader, codec: Codec, rows: Rows) -> None:
+    def __init__(self, app: App, reader: LogReader, codec: Codec, rows: Rows) -> None:
         self._app = app
         self._reader = reader
         self._codec = codec
@@ -28,7 +28,7 @@ class RowRestorer:
         the last one that any row has seen: all of them where a fold is new, none where it was running.
 
         Raises:
-            UsageError: The fold fails on an event.
+            UsageError: The fold fails on an event, or the group's position lies before what the rows have seen.
             EnvironmentUnreachable: A broker or the registry does not answer.
         """
         fold = self._app.fold
@@ -39,6 +39,8 @@ class RowRestorer:
         if self._rows.versions(partition) - {fold.version}:
             self._rows.drop([partition])
         start = self._rows.as_of(partition) + 1
+        if start > position:
+            raise _lost_position(f"{self._app.topics.events}[{partition}]", self._app.group, start, position)
         if start < position:
             self._fold(partition, start, position)
 
@@ -54,3 +56,12 @@ class RowRestorer:
         """Offsets of the events that were never folded, since they went to the dead topic."""
         records = self._reader.read_to_latest(self._app.topics.dead, partition)
         return {offset for offset in map(input_offset, records) if offset is not None}
+
+
+def _lost_position(place: str, group: str, start: int, position: int) -> UsageError:
+    """Rows and position are committed together: one that lies behind the other was lost or reset since."""
+    return UsageError(
+        f"{place}: the rows have seen offset {start - 1}, but the group {group} would go on from {position}: "
+        "its position was lost or reset, and events would be decided a second time",
+        f"set it to {start} with kafka-consumer-groups --reset-offsets, or give the app a new name",
+    )

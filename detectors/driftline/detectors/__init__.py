@@ -1,4 +1,4 @@
-"""Judging replay divergence: e-processes, confidence sequences and the sequential judge (numpy and scipy alone)."""
+"""Judging replay divergence: e-processes, confidence sequences and the sequential judge (numpy alone)."""
 
 from driftline.detectors.betting import BettingEProcess, BettingEProcesses
 from driftline.detectors.combine import e_bh, global_e_value

@@ -61,6 +61,7 @@ class LevelSummary:
     baseline_rate: float | None
     candidate_rate: float | None
     change: float | None
+    change_at_stop: float | None
     interval: Interval
     interval_at_stop: Interval
     flips_down: int | None
@@ -75,9 +76,11 @@ class StratumSummary:
     stratum: str
     level: str
     events: int
+    events_at_stop: int
     e_value: float | None
     named: bool
     change: float | None
+    change_at_stop: float | None
     mismatch: float | None
     interval: Interval
     interval_at_stop: Interval

@@ -43,8 +43,11 @@ class _Readings:
     def mismatch(self, stratum: str | None, level: str) -> float | None:
         return _mean(self.tally.mismatches(stratum, level))
 
-    def change(self, stratum: str | None, level: str) -> float | None:
-        return _mean(self.tally.differences(stratum)) if level == VERDICT else None
+    def change(self, stratum: str | None, level: str, upto: int | None = None) -> float | None:
+        return _mean(self.tally.differences(stratum, upto)) if level == VERDICT else None
+
+    def events_at_stop(self, stratum: str | None) -> int:
+        return self.stop.get(stratum, self.tally.events(stratum))
 
 
 def summarise(
@@ -90,6 +93,7 @@ def _level(readings: _Readings, level: str, evidence: Evidence) -> LevelSummary:
         baseline_rate=rates[0] if rates else None,
         candidate_rate=rates[1] if rates else None,
         change=readings.change(POOLED, level),
+        change_at_stop=readings.change(POOLED, level, readings.events_at_stop(POOLED)),
         interval=interval,
         interval_at_stop=interval_at_stop,
         flips_down=int((differences < 0).sum()) if is_verdict else None,
@@ -108,9 +112,11 @@ def _stratum(
         stratum=stratum,
         level=level,
         events=readings.tally.events(stratum),
+        events_at_stop=readings.events_at_stop(stratum),
         e_value=None if column is None else float(evidence.e_values[row, column]),
         named=column is not None and row * len(evidence.levels) + column in named,
         change=readings.change(stratum, level),
+        change_at_stop=readings.change(stratum, level, readings.events_at_stop(stratum)),
         mismatch=readings.mismatch(stratum, level),
         interval=interval,
         interval_at_stop=interval_at_stop,

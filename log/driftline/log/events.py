@@ -1,4 +1,7 @@
-"""Between records of the log and what they mean: events, decisions, artifacts."""
+"""Between records of the log and what they mean: events, decisions, artifacts.
+
+All of them travel in the CloudEvents envelope. Rows do not: they are compacted state, no events, and bear no headers.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from datetime import UTC, datetime
 from driftline.log.records import Outgoing, Record
 from driftline.log.topics import ARTIFACTS
 from driftline.schemas import BadInput, Codec, Decision, Envelope, Event, Undecodable, UndecodableReason
-from driftline.schemas.cloudevents import epoch_ms, from_headers, to_headers
+from driftline.schemas.cloudevents import epoch_ms, from_epoch_ms, from_headers, to_headers
 from driftline.schemas.names import ARTIFACT, DECISION
 
 INPUT_BYTES_MAX = 262_144
@@ -72,18 +75,43 @@ def to_outgoing(event: Event, topic: str, codec: Codec, partition: int | None = 
 
 
 def decision_record(decision: Decision, topic: str, codec: Codec) -> Outgoing:
-    """The record of a decision: beside its input, stamped with the input's event time."""
+    """The record of a decision: beside its input, stamped with the input's event time, which is its `ce_time` too.
+
+    When it was decided is in the value.
+    """
+    envelope = Envelope(
+        id=decision.decision_id,
+        type=DECISION,
+        source=f"driftline:{decision.app}/{decision.boundary}",
+        subject=decision.workflow,
+        time=decision.input.event_time,
+        causation_id=decision.input.event_id,
+    )
     return Outgoing(
         topic=topic,
         key=decision.workflow.encode(),
         value=codec.encode(topic, DECISION, decision.model_dump()),
         timestamp_ms=epoch_ms(decision.input.event_time),
-        headers=[("ce_id", decision.decision_id.encode()), ("ce_type", DECISION.encode())],
+        headers=to_headers(envelope),
         partition=decision.input.partition,
     )
 
 
-def artifact_record(hash: str, kind: str, name: str, content: str, codec: Codec, timestamp_ms: int) -> Outgoing:
-    """The record of a content by its hash, which is the key, so that compaction keeps one of each."""
+def artifact_record(
+    hash: str, kind: str, name: str, content: str, codec: Codec, timestamp_ms: int, *, app: str | None = None
+) -> Outgoing:
+    """The record of a content by its hash, which is the key, so that compaction keeps one of each.
+
+    Args:
+        hash: Of the content; also the envelope's id and subject, since the same content again is the same artifact.
+        kind: What the content is.
+        name: Whose it is, for people: `app` or `app/boundary`, or a record's name.
+        content: The content as it stands.
+        codec: Encodes it.
+        timestamp_ms: Event time.
+        app: Whose it is; None takes what stands before the `/` of the name.
+    """
     value = {"hash": hash, "kind": kind, "name": name, "content": content}
-    return Outgoing(ARTIFACTS, hash.encode(), codec.encode(ARTIFACTS, ARTIFACT, value), timestamp_ms)
+    source = f"driftline:{app or name.partition('/')[0]}"
+    headers = to_headers(Envelope(hash, ARTIFACT, source, hash, from_epoch_ms(timestamp_ms)))
+    return Outgoing(ARTIFACTS, hash.encode(), codec.encode(ARTIFACTS, ARTIFACT, value), timestamp_ms, headers)

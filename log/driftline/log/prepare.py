@@ -22,7 +22,9 @@ def prepare(
 ) -> list[str]:
     """Create the topics of an app that are missing and register the (topic, record) pairs it writes.
 
-    The decisions, artifacts and alerts of every app are registered with them. Doing it again changes nothing.
+    1. ask the registry for anything at all: topics keep their partition count for ever, so none is made for an app
+    that cannot start; 2. create the topics; 3. register the subjects. The decisions, artifacts and alerts of every
+    app are among them. Doing it again changes nothing.
 
     Returns:
         The topics created.
@@ -35,6 +37,7 @@ def prepare(
     wanted = dict.fromkeys([*subjects, (topics.decisions, DECISION), *SHARED_SUBJECTS])
     found = [(topic, contracts.require(record)) for topic, record in wanted]
     registry = Registry(settings.require_registry())
+    registry.subjects()
     created = TopicAdmin(settings).ensure([*topics.specs(settings.partitions), *own_specs()])
     for topic, contract in found:
         registry.ensure(topic, contract)

@@ -112,6 +112,9 @@ class LogReader(Protocol):
     def read(self, span: Span) -> Iterator[Record]:
         """Every committed record of the span; in offset order within a partition, partitions one after another."""
 
+    def read_to_latest(self, topic: str, partition: int) -> Iterator[Record]:
+        """Every committed record of a partition, a transaction that is open now included once it has ended."""
+
 
 class LogTransaction(Protocol):
     """What a transaction can do while it is open."""

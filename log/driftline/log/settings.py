@@ -34,8 +34,8 @@ class Settings(BaseSettings):
     """Folder of local services, runs and ledgers."""
     bootstrap_servers: str | None = None
     """`host:port,…` of the Kafka brokers."""
-    registry_url: str | None = None
-    """Base URL of Confluent's schema registry API."""
+    registry_url: str | None = Field(default=None, repr=False)
+    """Base URL of Confluent's schema registry API; it may hold credentials, so it is kept out of the repr."""
     kafka: dict[str, str | int | bool] = Field(default_factory=dict, repr=False)
     """librdkafka settings passed through as they stand (`security.protocol`, `sasl.mechanism`, …)."""
     kafka_password: SecretStr | None = None
@@ -105,8 +105,10 @@ class _FileSource(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         configured = _read_config(CONFIG_FILE)
-        home = Path(self.current_state.get("home") or configured.get("home") or HOME_DEFAULT)
-        return {**_read_endpoints(home / ENDPOINTS_FILE), **configured}
+        home = self.current_state.get("home") or configured.get("home") or HOME_DEFAULT
+        if not isinstance(home, (str, Path)):
+            return configured  # it is refused as every setting of a wrong type is
+        return {**_read_endpoints(Path(home) / ENDPOINTS_FILE), **configured}
 
 
 def load_settings(bootstrap_servers: str | None = None, registry_url: str | None = None) -> Settings:

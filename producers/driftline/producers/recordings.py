@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from driftline.log import (
+    ARTIFACTS,
     AppTopics,
     Coordinates,
     KafkaReader,
@@ -46,6 +47,8 @@ from driftline.schemas.recorded import RecordedLine, read_recorded
 
 BOUNDARY = "recorded"
 """Boundary of every imported decision."""
+SPEC_KIND = "verifier_spec"
+"""Kind of the artifact that holds a spec."""
 TRANSACTION_TIMEOUT_MS = 300_000
 """Fit for 100,000 lines; below the brokers' `transaction.max.timeout.ms` of 15 minutes. Committed readers of the
 app's topics wait as long, should the importer die; its next start ends that."""
@@ -87,9 +90,15 @@ class ImportSummary:
     """Lines that are on the log already; nothing was written for them."""
     verdicts: Mapping[str, int] = field(default_factory=dict)
     """Decisions written, by verdict."""
+    new_spec: str | None = None
+    """Hash of the verifier spec, where it took the place of another one of the app; replays judge by it from now."""
 
     def __str__(self) -> str:
         """One line for a person."""
+        spec = "" if self.new_spec is None else f"; the verifier spec is now {self.new_spec}"
+        return self._decided() + spec
+
+    def _decided(self) -> str:
         if not self.decisions:
             return f"nothing new: all {self.skipped} decisions of {self.model} are on {self.app}.decisions already"
         by_verdict = ", ".join(f"{number} {verdict}" for verdict, number in sorted(self.verdicts.items()))
@@ -114,7 +123,8 @@ def import_recorded(
     """Put the recorded answers of one model onto an app's topics, as if the app had decided them then.
 
     1. read and judge the whole file; 2. create topics and subjects; 3. take the app's import slot, which ends
-    another import of it; 4. see what is on the log already; 5. write the rest in one transaction.
+    another import of it; 4. see what is on the log already; 5. write the rest in one transaction, and the spec
+    with it unless it is the app's newest there.
 
     Holds the model's lines in memory: 100,000 lines of 3 KB were 800 MB, and took 20 s.
 
@@ -148,12 +158,15 @@ def import_recorded(
         writer.open()
         known = _known_ids(settings, topics.events, {line.event.id for line in lines})
         new = [line for line in lines if line.event.id not in known]
-        if new:
+        before = _newest_spec(settings, app, importing.codec)
+        if new or before != judge_version:
             with writer.transaction() as transaction:
+                if before != judge_version:
+                    transaction.write([importing.spec(lines[-1])])
                 importing.write(transaction, new, on_progress)
     finally:
         writer.close()
-    return _summary(app, lines, new)
+    return _summary(app, lines, new, judge_version if before not in {None, judge_version} else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +192,7 @@ class _Import:
     def write(
         self, transaction: LogTransaction, lines: Sequence[_Prepared], on_progress: Callable[[int, int], None]
     ) -> None:
-        """The spec, then batch after batch the events and their decisions."""
-        transaction.write([self._spec(lines[-1])])
+        """Batch after batch the events and their decisions."""
         for start in range(0, len(lines), BATCH_LINES_MAX):
             batch = lines[start : start + BATCH_LINES_MAX]
             placed = transaction.write([to_outgoing(line.event, self.topics.events, self.codec) for line in batch])
@@ -188,11 +200,10 @@ class _Import:
             transaction.write([decision_record(one, self.topics.decisions, self.codec) for one in decided])
             on_progress(start + len(batch), len(lines))
 
-    def _spec(self, last: _Prepared) -> Outgoing:
+    def spec(self, last: _Prepared) -> Outgoing:
+        """The record of the verifier spec."""
         time_ms = epoch_ms(last.event.time)
-        return artifact_record(
-            self.judge_version, "verifier_spec", self.topics.app, self.spec_text, self.codec, time_ms
-        )
+        return artifact_record(self.judge_version, SPEC_KIND, self.topics.app, self.spec_text, self.codec, time_ms)
 
     def _decision(self, given: _Prepared, at: Coordinates) -> Decision:
         return Decision(
@@ -326,13 +337,22 @@ def _canonical(where: str, name: str, value: Any) -> str:
 
 
 def _known_ids(settings: Settings, topic: str, wanted: Collection[str]) -> set[str]:
-    """Which of the ids are on the topic; headers alone are looked at."""
+    """Which of the ids are on the topic; headers alone are looked at, and others may have written them."""
     reader = KafkaReader(settings)
-    found = (dict(record.headers).get("ce_id", b"").decode() for record in reader.read(reader.span(topic)))
-    return {event_id for event_id in found if event_id in wanted}
+    by_bytes = {event_id.encode(): event_id for event_id in wanted}
+    found = (dict(record.headers).get("ce_id", b"") for record in reader.read(reader.span(topic)))
+    return {by_bytes[raw] for raw in found if raw in by_bytes}
 
 
-def _summary(app: str, lines: Sequence[_Prepared], new: Sequence[_Prepared]) -> ImportSummary:
+def _newest_spec(settings: Settings, app: str, codec: Codec) -> str | None:
+    """Hash of the spec that a replay of the app would judge by; None where there is none."""
+    reader = KafkaReader(settings)
+    found = (codec.decode(record.value).value for record in reader.read(reader.span(ARTIFACTS)))
+    specs = [str(value["hash"]) for value in found if value["kind"] == SPEC_KIND and value["name"] == app]
+    return specs[-1] if specs else None
+
+
+def _summary(app: str, lines: Sequence[_Prepared], new: Sequence[_Prepared], new_spec: str | None) -> ImportSummary:
     run = lines[0].line
     return ImportSummary(
         app=app,
@@ -342,4 +362,5 @@ def _summary(app: str, lines: Sequence[_Prepared], new: Sequence[_Prepared]) -> 
         decisions=len(new),
         skipped=len(lines) - len(new),
         verdicts=dict(Counter(line.judged.verdict.value for line in new)),
+        new_spec=new_spec,
     )

@@ -110,7 +110,7 @@ def publish_alerts(
 def _placed(reader: LogReader, wanted: set[str]) -> dict[str, Coordinates]:
     found: dict[str, Coordinates] = {}
     for record in reader.read(reader.span(ALERTS)):
-        id_ = dict(record.headers).get("ce_id", b"").decode(errors="replace")
+        id_ = (dict(record.headers).get("ce_id") or b"").decode(errors="replace")
         if id_ in wanted:
             found.setdefault(id_, record.at)
     return found
@@ -135,7 +135,7 @@ def _divergence(
         alpha=completed.alpha,
         e_value=completed.e_value,
         paid_calls=completed.paid_calls,
-        change=verdict.change or 0.0,
+        change=verdict.change_at_stop or 0.0,
         interval_lo=low,
         interval_hi=high,
         named=tuple(stratum for stratum in completed.strata if stratum.named),
@@ -151,8 +151,8 @@ def _change(stratum: StratumSummary) -> StratumChange:
         boundary=boundary,
         stream=stream,
         level=stratum.level,
-        events=stratum.events,
-        change=stratum.change,
+        events=stratum.events_at_stop,
+        change=stratum.change_at_stop,
         interval_lo=low,
         interval_hi=high,
         e_value=stratum.e_value or 0.0,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from driftline.consumers.engine import answer_of
+from driftline.consumers.models.sources import is_recorded, source_version
 from driftline.consumers.prompt import MessageSource
 from driftline.consumers.proposing import Answer, CallKey, ProposalRequest, ProposerFailure
 from driftline.replay.ledger import AnswerKey
@@ -42,6 +43,11 @@ class Candidate:
         if self.model is not None and not all(self.model.partition("/")[::2]):
             raise UsageError(f"{self.model!r} names no model", "write it as provider/name, for example openai/gpt-4o")
 
+    @property
+    def is_free(self) -> bool:
+        """Whether its answers are read from a recording and cost nothing."""
+        return self.model is not None and is_recorded(self.model)
+
     def prompt_of(self, decision: Decision, subject: Subject) -> MessageSource:
         """The prompt that the candidate sees."""
         return self.prompt or subject.prompt(decision)
@@ -69,7 +75,13 @@ class Candidate:
             attempt_chain=content_hash(canonical_json([dict(message) for message in request.messages])),
             model=request.model,
             prompt_hash=self.prompt_of(decision, subject).hash,
-            parameters=canonical_json({"parameters": dict(request.parameters), "schema": schema}),
+            parameters=canonical_json(
+                {
+                    "parameters": dict(request.parameters),
+                    "schema": schema,
+                    "source": source_version(request.model),
+                }
+            ),
             purpose="test",
         )
 

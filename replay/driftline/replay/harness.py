@@ -84,6 +84,7 @@ class ForcedReplay:
         self._planned = [segment.decisions[index] for index in order][: limits.calls_max]
         self._cut_short = len(self._planned) < len(segment.decisions)
         self._strata = segment.planned()
+        self._repeated = segment.repeated
 
     async def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> ForcedResult:
         """Ask, judge, decide.
@@ -111,7 +112,8 @@ class ForcedReplay:
         kinds = {(logged.stratum, logged.decision.prompt_hash): logged for logged in self._planned}
         for logged in kinds.values():
             self._subject.judge(logged.decision)
-            self._request(logged)
+            request, _ = self._request(logged)
+            self._subject.require_judgeable(logged.decision, request.model)
 
     def _new_judge(self) -> SequentialJudge:
         return SequentialJudge(
@@ -217,6 +219,8 @@ class ForcedReplay:
         paid = sum(pair.asked for pair in until_stop)
         coverage = sum(pair.evidence for pair in until_stop) / len(until_stop) if until_stop else 0.0
         verdict, because = self._verdict(run.judge, coverage)
+        free = self._candidate.is_free
+        later = 0 if free else sum(pair.asked for pair in run.pairs) - paid
         return ForcedResult(
             run_id=self._run_id,
             verdict=verdict,
@@ -226,9 +230,11 @@ class ForcedReplay:
             pairs=run.pairs,
             paid_calls=paid,
             from_ledger=run.from_ledger,
-            overspent_calls=0 if self._limits.read_on else sum(pair.asked for pair in run.pairs) - paid,
-            cost_usd=_cost_usd(run.pairs),
+            overspent_calls=0 if self._limits.read_on else later,
+            estimate_calls=later if self._limits.read_on else 0,
+            cost_usd=_cost_usd(until_stop if free else run.pairs),
             coverage=coverage,
+            repeated_decisions=self._repeated,
             verifier_drift=sum(drifted(pair.logged.decision, pair.baseline) for pair in run.pairs),
         )
 

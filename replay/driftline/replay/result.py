@@ -102,10 +102,14 @@ class ForcedResult:
     """How many of all calls the ledger had already."""
     overspent_calls: int
     """Calls that were paid and are no evidence, because they were in flight when the test stopped."""
+    estimate_calls: int
+    """Calls that were paid after the verdict, to read on for the interval; reading on in a recording is free."""
     cost_usd: float | None
-    """Dollars of all calls, overspent ones included; None when the price of an answer is unknown. What the
-    provider asks for a call that failed is not known, and not in it."""
+    """Dollars of all calls counted above; None when the price of an answer is unknown. What the provider asks for
+    a call that failed is not known, and not in it."""
     coverage: float
     """Share of what was read up to the stop that had an outcome in both arms."""
+    repeated_decisions: int
+    """Decisions that lay on the log more than once; each counts once."""
     verifier_drift: int
     """Logged first attempts whose verdict today's verifier changes."""

@@ -35,6 +35,8 @@ class Segment:
     app: str
     span: Span
     decisions: Sequence[LoggedDecision] = field(repr=False)
+    repeated: int = 0
+    """Decisions that lay on the log more than once and were left out."""
 
     def planned(self) -> dict[str, int]:
         """How many decisions each stratum holds, strata sorted by name."""
@@ -106,7 +108,14 @@ def load_segment(reader: LogReader, codec: Codec, app: str, selection: Selection
                 found.append(LoggedDecision(record.at, decision))
     if not found:
         raise _empty(reader, topic, streams)
-    return Segment(app, span, sorted(found, key=log_order))
+    return build_segment(app, span, found)
+
+
+def build_segment(app: str, span: Span, found: Iterable[LoggedDecision]) -> Segment:
+    """The decisions in log order, each once: a decision that was logged again is its twin's copy, and no evidence."""
+    ordered = sorted(found, key=log_order)
+    once = list({logged.decision.decision_id: logged for logged in reversed(ordered)}.values())[::-1]
+    return Segment(app, span, once, repeated=len(ordered) - len(once))
 
 
 def log_order(logged: LoggedDecision) -> tuple[datetime, Coordinates]:

@@ -19,7 +19,7 @@ from driftline.consumers.app import App
 from driftline.consumers.artifacts import Artifact
 from driftline.log import Coordinates, Span
 from driftline.replay.plain import first_line, sql_text
-from driftline.replay.segment import LoggedDecision, Segment, Selection, log_order
+from driftline.replay.segment import LoggedDecision, Segment, Selection, build_segment
 from driftline.replay.subject import AppSubject
 from driftline.replay.tables import load
 from driftline.schemas import BadInput, Decision, UsageError
@@ -71,7 +71,7 @@ def read_segment_file(path: Path, app: str, selection: Selection) -> tuple[Segme
     if not decisions:
         mend = "widen --from, --to, --offsets, --stream or --key"
         raise UsageError(f"the segment is empty: {path} holds no decision of it", mend)
-    return Segment(app, Span(decisions[0].at.topic), sorted(decisions, key=log_order)), artifacts
+    return build_segment(app, Span(decisions[0].at.topic), decisions), artifacts
 
 
 def open_segment_file(path: Path, app: App, selection: Selection) -> tuple[AppSubject, Segment]:

@@ -149,6 +149,8 @@ def query(path: Path, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     try:
         with duckdb.connect(str(path), read_only=True) as db:
             found = db.execute(sql)
+            if found is None:  # an empty statement
+                raise BadInput("the statement is empty", "for example driftline sql 'FROM by_stream'")
             return [column[0] for column in found.description or ()], found.fetchall()
     except duckdb.Error as error:
         raise BadInput(f"DuckDB: {first_line(error)}", "`SHOW TABLES` and `DESCRIBE pairs` tell the names") from error

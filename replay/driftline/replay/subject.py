@@ -11,9 +11,10 @@ from driftline.consumers.app import App
 from driftline.consumers.artifacts import Artifact
 from driftline.consumers.boundary import BoundBoundary
 from driftline.consumers.judging import Case, Judge
+from driftline.consumers.models.sources import is_recorded
 from driftline.consumers.prompt import MessageSource, Prompt, RecordedMessages
 from driftline.consumers.verifier_spec import SpecJudge
-from driftline.schemas import BadInput, Contracts, Decision, canonical_json, content_hash
+from driftline.schemas import BadInput, Contracts, Decision, UsageError, canonical_json, content_hash
 
 RECORDED_BOUNDARY = "recorded"
 """The boundary that imported decisions went through."""
@@ -36,6 +37,13 @@ class Subject(Protocol):
 
     def judge(self, decision: Decision) -> Judge:
         """Today's verifier of the decision's boundary and stream."""
+
+    def require_judgeable(self, decision: Decision, model: str) -> None:
+        """Refuse a model whose answers today's verifier could not judge.
+
+        Raises:
+            UsageError: It could not.
+        """
 
     def prompt(self, decision: Decision) -> MessageSource:
         """The prompt that the decision saw."""
@@ -79,6 +87,9 @@ class AppSubject:
     def judge(self, decision: Decision) -> Judge:
         """Today's verifier chain of the decision's boundary."""
         return self._bound(decision).judge
+
+    def require_judgeable(self, decision: Decision, model: str) -> None:
+        """Nothing to refuse: the chain judges any answer."""
 
     def prompt(self, decision: Decision) -> MessageSource:
         """The prompt of the decision's hash, from the artifacts.
@@ -141,6 +152,19 @@ class RecordedSubject:
     def judge(self, decision: Decision) -> Judge:
         """The spec's judge of the decision's stream."""
         return self.spec.for_stream(decision.stream)
+
+    def require_judgeable(self, decision: Decision, model: str) -> None:
+        """A `reference-flag` is a recorded judge's word on one recorded answer: a live answer has none.
+
+        Raises:
+            UsageError: The stream is judged so, and the model is not a recording.
+        """
+        judge = self.spec.for_stream(decision.stream)
+        if judge.spec.accept == "reference-flag" and not is_recorded(model):
+            raise UsageError(
+                f"stream {decision.stream} is accepted by the recorded reference flag, which answers of {model} lack",
+                "give a recorded/ candidate, or a --verifier that judges the answer itself",
+            )
 
     def prompt(self, decision: Decision) -> MessageSource:
         """The recorded messages."""

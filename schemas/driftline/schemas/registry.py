@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ RETRY_WAIT_MS = 200
 RETRY_WAIT_MS_MAX = 1_000
 
 _IN_PROCESS = "mock://"
+_USERINFO = re.compile(r"//((?:(?!,\w+://).)*)@", re.DOTALL)
+"""Greedy up to the last @ of an address: a password may hold what should have been quoted in it."""
+_UNQUOTED = re.compile(r"[/?#@,\s]")
+"""In credentials it makes an address fall apart elsewhere than at its @, and errors would tell the pieces."""
 _MISSING = range(40400, 40500)
 """Error codes for "no such subject, version, schema or setting". A 404 without one comes from something else."""
 _TRANSIENT = {408, 429}
@@ -54,6 +59,11 @@ def record_of(subject: str) -> str:
     return subject.rpartition("-")[2]
 
 
+def redact(text: str) -> str:
+    """A text, with the credentials of the addresses in it left out: `http://***@host`."""
+    return _USERINFO.sub("//***@", text)
+
+
 class _Refused(ContractError):
     """A registry has understood the request and said no, for good."""
 
@@ -68,7 +78,8 @@ class Registry:
     Nothing is requested before the first call. `mock://` addresses stay inside the process and this object.
 
     Args:
-        url: Base URL of Confluent's API; several, separated by commas, are tried in turn.
+        url: Base URL of Confluent's API; several, separated by commas, are tried in turn. Its `user:password@` is
+            used and never told.
         timeout_s: Longest silence of the registry within one request.
         retries_max: How often a request that failed without an answer is made again.
     """
@@ -76,7 +87,9 @@ class Registry:
     def __init__(
         self, url: str, *, timeout_s: float = REQUEST_TIMEOUT_S, retries_max: int = REQUEST_RETRIES_MAX
     ) -> None:
-        self.url = url
+        self.url = redact(url)
+        """Without the credentials: for people."""
+        self._address = url
         self._timeout_s = timeout_s
         self._retries_max = retries_max
         self._client: Any = None
@@ -183,7 +196,7 @@ class Registry:
 
         Only where it is not in force already: a client with no right to change settings can still start.
         """
-        if self.url.startswith(_IN_PROCESS) or self._level(subject) == COMPATIBILITY:
+        if self._address.startswith(_IN_PROCESS) or self._level(subject) == COMPATIBILITY:
             return
         self._call(
             f"{COMPATIBILITY} for {subject}",
@@ -233,21 +246,26 @@ class Registry:
         if self._client is None:
             from confluent_kafka.schema_registry import SchemaRegistryClient
 
+            if any(_UNQUOTED.search(found) for found in _USERINFO.findall(self._address)):
+                raise UsageError(
+                    f"the registry's address {self.url!r} is wrong: its credentials hold a character with a meaning",
+                    "write it percent-encoded, as %2F for /",
+                )
             try:
                 self._client = SchemaRegistryClient.new_client(self._settings())
             except (ValueError, TypeError) as error:
                 raise UsageError(
-                    f"the registry's address {self.url!r} is wrong: {error}", "it begins with http"
+                    f"the registry's address {self.url!r} is wrong: {_line(error)}", "it begins with http"
                 ) from error
             # It keeps a socket open; the in-process mock has none to close.
             weakref.finalize(self, getattr(self._client, "close", lambda: None))
         return self._client
 
     def _settings(self) -> dict[str, Any]:
-        if self.url.startswith(_IN_PROCESS):
-            return {"url": self.url}
+        if self._address.startswith(_IN_PROCESS):
+            return {"url": self._address}
         return {
-            "url": self.url,
+            "url": self._address,
             "timeout": self._timeout_s,
             "max.retries": self._retries_max,
             "retries.wait.ms": RETRY_WAIT_MS,
@@ -287,7 +305,7 @@ def _identified(version: Any) -> tuple[int, Any]:
 
 
 def _line(error: Exception, characters_max: int = 300) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = redact(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= characters_max else text[: characters_max - 1] + "…"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 
 from driftline.schemas.fields import Logged, Quoted
 
@@ -66,7 +66,3 @@ class RejectionFeedback(Logged):
     """Always false, said a second time for models that skip the status."""
     rejections: tuple[Rejection, ...]
     """What was wrong."""
-
-    def to_data(self) -> dict[str, Any]:
-        """The feedback as plain JSON data."""
-        return self.model_dump(mode="json")

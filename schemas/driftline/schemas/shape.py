@@ -156,6 +156,7 @@ class Shape:
         properties = {}
         for field in schema["fields"]:
             described = self._to_json_schema(field["type"], f"{where}.{field['name']}")
+            _check_scale(field, where)
             if "doc" in field:
                 described = {**described, "description": field["doc"]}
             properties[field["name"]] = described
@@ -174,6 +175,13 @@ class Shape:
         if name in _JSON_TYPES:
             return {"type": _JSON_TYPES[name]}
         raise ContractError(f"{where}: a proposal cannot hold {name}", "use a string")
+
+
+def _check_scale(field: Mapping[str, Any], where: str) -> None:
+    match field.get("scale", [0, 1]):
+        case [int() | float() as low, int() | float() as high] if low < high:
+            return
+    raise ContractError(f"{where}.{field['name']}: scale is not [lo, hi] with lo < hi", "for example [0, 100]")
 
 
 def _fits_primitive(kind: str, value: Any) -> bool:

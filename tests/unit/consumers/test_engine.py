@@ -217,7 +217,7 @@ def test_a_provider_may_say_anything_of_its_answer(bound: Bind, given: Give, dri
 def test_the_key_of_a_call_is_the_decision_the_workflow_and_the_seed(bound: Bind, given: Give, drive: Drive) -> None:
     one = given(bound(), seed=11)
     _, (request,) = drive(one, [GOOD])
-    assert (request.key.decision_id, request.key.event_id, request.key.seed) == (one.decision_id, "c-17", 11)
+    assert (request.key.decision_id, request.key.workflow, request.key.seed) == (one.decision_id, "c-17", 11)
 
 
 def test_parameters_that_cannot_be_recorded_are_refused_when_the_boundary_is_made(bound: Bind) -> None:

@@ -11,9 +11,10 @@ import pytest
 from driftline.consumers import Fold
 from driftline.consumers.artifacts import app_artifacts
 from driftline.consumers.dead import DETAIL_BYTES_MAX, VALUE_BYTES_MAX, input_offset, to_dead
+from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Rows, row_record
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import Coordinates, Outgoing, Record
+from driftline.log import Coordinates, MemoryLog, Outgoing, Record
 from driftline.schemas import (
     Codec,
     Contracts,
@@ -173,3 +174,19 @@ def test_what_a_decision_names_is_among_the_artifacts(codec: Codec) -> None:
         assert kinds[bound.judge.version] == "verifier"
         assert [kinds[verifier.version] for verifier in bound.boundary.verifiers] == ["policy"]
     assert Contracts.load().keys() < renewals.contracts.keys()
+
+
+def test_a_group_whose_position_was_lost_is_told_before_anything_is_decided_again(codec: Codec) -> None:
+    """After offsets expire the broker hands out the beginning; the rows remember that they have seen more."""
+    log, topics = MemoryLog(), renewals.topics
+    rows = Rows(renewals.fold)
+    key = b"c1"
+    due = Event("e1", "renewal-due.one-year", "crm", "c1", TIME, "driftline.renewals.RenewalDue", {})
+    row = rows.fold(0, key, due, 41)
+    assert row is not None
+    log.commit([row_record(topics.state, Record(Coordinates(topics.events, 0, 41), key, b"", 1), due, row, codec)])
+    restorer = RowRestorer(renewals, log, codec, rows)
+    with pytest.raises(UsageError, match="seen offset 41"):
+        restorer.restore(0, 0)
+    restorer.restore(0, 42)
+    assert rows.as_of(0) == 41

@@ -21,7 +21,7 @@ from driftline.schemas import (
     UndecodableReason,
     UsageError,
 )
-from driftline.schemas.cloudevents import Envelope, to_headers
+from driftline.schemas.cloudevents import Envelope, from_headers, to_headers
 from driftline.schemas.names import RECORDED_INPUT
 
 TIME = datetime(2026, 7, 1, 12, 0, 0, 123_000, tzinfo=UTC)
@@ -104,17 +104,19 @@ def test_a_decision_lies_beside_its_input_under_the_inputs_time(codec: Codec) ->
     )
     outgoing = decision_record(decision, "a.decisions", codec)
     assert (outgoing.key, outgoing.partition, outgoing.timestamp_ms) == (b"w", 3, 1_782_907_200_123)
-    assert dict(outgoing.headers)["ce_id"] == b"d-1"
+    assert from_headers(outgoing.headers) == Envelope("d-1", "driftline.Decision", "driftline:a/b", "w", TIME, "id-1")
     assert Decision.model_validate(codec.decode(outgoing.value).value) == decision
 
 
 def test_an_artifact_is_kept_under_its_hash(codec: Codec) -> None:
-    outgoing = artifact_record("h-1", "verifier_spec", "a", "text", codec, 1)
+    outgoing = artifact_record("h-1", "verifier_spec", "a/b", "text", codec, 1)
+    time = datetime(1970, 1, 1, 0, 0, 0, 1000, tzinfo=UTC)
+    assert from_headers(outgoing.headers) == Envelope("h-1", "driftline.Artifact", "driftline:a", "h-1", time)
     assert (outgoing.topic, outgoing.key) == ("driftline.artifacts", b"h-1")
     assert codec.decode(outgoing.value).value == {
         "hash": "h-1",
         "kind": "verifier_spec",
-        "name": "a",
+        "name": "a/b",
         "content": "text",
     }
 

@@ -55,6 +55,7 @@ def test_without_a_cluster_the_mend_is_told() -> None:
         ("bootstrap_servers = ", r"driftline\.toml: not TOML"),
         ('bootstrap = "a:1"', "setting bootstrap: Extra inputs are not permitted"),
         ('partitions = "many"', "setting partitions: "),
+        ("home = 5", "setting home: Input is not a valid path"),
         ("partitions = 0", "setting partitions: Input should be greater than or equal to 1"),
         ("[kafka]\na = [1]", r"setting kafka\.a"),
     ],
@@ -82,7 +83,7 @@ def test_a_damaged_file_of_the_local_cluster_is_told(folder: Path, text: str) ->
 def test_a_password_is_in_no_repr_but_in_the_client(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "driftline.toml").write_text('[kafka]\n"ssl.key.password" = "s3cret"')
     monkeypatch.setenv("DRIFTLINE_KAFKA_PASSWORD", "s3cret")
-    settings = load_settings(bootstrap_servers="a:1")
+    settings = load_settings(bootstrap_servers="a:1", registry_url="http://user:s3cret@r")
     assert "s3cret" not in repr(settings) + str(settings)
     assert settings.client()["sasl.password"] == settings.client()["ssl.key.password"] == "s3cret"
 

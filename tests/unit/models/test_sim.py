@@ -30,7 +30,7 @@ SYSTEM = {"role": "system", "content": "Give a discount of at most 30 %."}
 KEYS = st.builds(
     CallKey,
     decision_id=st.text(max_size=8),
-    event_id=st.text(max_size=8),
+    workflow=st.text(max_size=8),
     attempt=st.integers(1, 3),
     arm=st.sampled_from(["log", "baseline", "candidate"]),
     run=st.text(max_size=4),
@@ -128,7 +128,7 @@ def test_keys_that_differ_anywhere_share_no_draw(one: CallKey, other: CallKey) -
 def test_each_field_of_the_key_and_the_version_alone_makes_another_draw(key: CallKey) -> None:
     changed = [
         replace(key, decision_id=key.decision_id + "x"),
-        replace(key, event_id=key.event_id + "x"),
+        replace(key, workflow=key.workflow + "x"),
         replace(key, attempt=key.attempt + 1),
         replace(key, arm=key.arm + "x"),
         replace(key, run=key.run + "x"),

@@ -46,6 +46,8 @@ class FakeRegistry:
 
     def __init__(self, level: str = "BACKWARD") -> None:
         self.asked: list[tuple[str, str]] = []
+        self.authorizations: list[str] = []
+        """Headers of that name, where requests bore one."""
         self.subjects: dict[str, list[int]] = {}
         self.schemas: list[str] = []
         self.levels: dict[str, str] = {"": level}
@@ -121,6 +123,8 @@ def _handler(answers: Answers, over: threading.Event) -> type[BaseHTTPRequestHan
         def _answer(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             body = json.loads(self.rfile.read(length)) if length else None
+            if isinstance(answers, FakeRegistry) and "Authorization" in self.headers:
+                answers.authorizations.append(self.headers["Authorization"])
             answer = answers(self.command, self.path.partition("?")[0], body)
             if answer is None:
                 over.wait()

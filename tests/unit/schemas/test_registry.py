@@ -2,6 +2,7 @@
 
 import json
 import socket
+from base64 import b64encode
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from driftline.schemas import (
     Contract,
     ContractError,
     Contracts,
+    DriftlineError,
     Registry,
     RegistryUnreachable,
     Undecodable,
@@ -76,6 +78,30 @@ def test_what_is_not_there_is_none_and_no_error() -> None:
     assert registry.schema(4711) is None
     assert registry.versions("nowhere") == []
     assert registry.registered("nowhere") == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["//user:s3cret@", "//s3cret@", "//user:a/s3cret@", "//user:p@s3cret@", "//user:p,s3cret@", "//user:p s3cret@"],
+)
+def test_credentials_in_the_address_are_used_and_never_told(serve: Any, fake_registry: Any, address: str) -> None:
+    url = serve(fake_registry)
+    fake_registry.refuse = {json.dumps(ONE.latest): (422, {"error_code": 42201, "message": "no"})}
+    told = []
+    for base in (url, "http://127.0.0.1:1", "ftp://127.0.0.1"):
+        registry = Registry(base.replace("//", address), retries_max=0)
+        with pytest.raises(DriftlineError) as caught:
+            registry.ensure("shop.events", ONE)
+        told += [str(caught.value), repr(caught.value), repr(registry), registry.url]
+    assert "s3cret" not in " ".join(told)
+    assert all("//***@127.0.0.1" in text for text in told[3::4])
+
+
+def test_credentials_in_the_address_reach_the_registry(serve: Any, fake_registry: Any) -> None:
+    url = serve(fake_registry).replace("//", "//user:s3cret@")
+    assert Registry(url).subjects() == []
+    assert fake_registry.asked == [("GET", "/subjects")]
+    assert fake_registry.authorizations == ["Basic " + b64encode(b"user:s3cret").decode()]
 
 
 def test_an_id_is_asked_for_once(serve: Any, fake_registry: Any) -> None:

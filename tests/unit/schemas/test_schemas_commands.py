@@ -186,6 +186,18 @@ def test_list_tells_a_script_the_same(serve: Any, fake_registry: Any) -> None:
     assert said["subjects"] == [{"subject": "t-driftline.Row", "versions": versions, "latest_is_packaged": True}]
 
 
+@pytest.mark.parametrize("command", [("list",), ("register", "--topic", "t", "--record", "driftline.Row")])
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_credentials_of_the_registry_are_not_printed(
+    serve: Any, fake_registry: Any, command: tuple[str, ...], form: tuple[str, ...]
+) -> None:
+    url = serve(fake_registry).replace("//", "//user:s3cret@")
+    result = run(*command, *form, "--registry", url)
+    assert result.exit_code == 0, result.exception
+    assert "s3cret" not in result.output
+    assert "s3cret" not in refused(*command, *form, "--registry", "http://user:s3cret@127.0.0.1:1")
+
+
 def test_list_of_an_empty_registry_says_how_to_fill_it(serve: Any, fake_registry: Any) -> None:
     assert "run `driftline schemas register`" in run("list", "--registry", serve(fake_registry)).output
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from driftline.console.local.errors import ArtifactsError, JavaError, MavenError
+from driftline.console.local.errors import EXISTING_CLUSTER, ArtifactsError, JavaError, MavenError
 from driftline.console.local.places import file_lock
 
 JAVA_VERSION_MIN = 17
@@ -54,13 +54,13 @@ def find_java() -> str:
     if java is None:
         raise JavaError(
             f"no java on the PATH, the local services need Java {JAVA_VERSION_MIN} or newer; "
-            f"install one ({_DEBIAN_JAVA}) or {_existing_cluster()}"
+            f"install one ({_DEBIAN_JAVA}) or {EXISTING_CLUSTER}"
         )
     version = _java_version(java)
     if version < JAVA_VERSION_MIN:
         raise JavaError(
             f"{java} is Java {version}, the local services need {JAVA_VERSION_MIN} or newer; "
-            f"install one ({_DEBIAN_JAVA}) or {_existing_cluster()}"
+            f"install one ({_DEBIAN_JAVA}) or {EXISTING_CLUSTER}"
         )
     return java
 
@@ -91,7 +91,7 @@ def _resolve_into(pom: Pom, target: Path) -> None:
     if maven is None:
         raise MavenError(
             f"no mvn on the PATH to resolve {pom.service} {pom.version} with; "
-            f"install it (apt-get install maven) or {_existing_cluster()}"
+            f"install it (apt-get install maven) or {EXISTING_CLUSTER}"
         )
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as scratch:
         shutil.copy(pom.path, Path(scratch) / "pom.xml")
@@ -127,16 +127,7 @@ def last_maven_error(output: str) -> str:
 
 
 def _unresolved(pom: Pom, reason: str) -> ArtifactsError:
-    return ArtifactsError(
-        f"cannot resolve {pom.service} {pom.version}: {reason}; try again, or {_existing_cluster()}"
-    )
-
-
-def _existing_cluster() -> str:
-    return (
-        "use an existing cluster: export DRIFTLINE_BOOTSTRAP_SERVERS=HOST:9092 "
-        "DRIFTLINE_REGISTRY_URL=http://HOST:8081"
-    )
+    return ArtifactsError(f"cannot resolve {pom.service} {pom.version}: {reason}; try again, or {EXISTING_CLUSTER}")
 
 
 def _java_path() -> str | None:

@@ -12,6 +12,11 @@ LocalServiceError
 
 from collections.abc import Sequence
 
+EXISTING_CLUSTER = (
+    "use an existing cluster: export DRIFTLINE_BOOTSTRAP_SERVERS=HOST:9092 DRIFTLINE_REGISTRY_URL=http://HOST:8081"
+)
+"""The way round every local service that cannot be had; the end of the line of each error that says so."""
+
 
 class LocalServiceError(Exception):
     """A local service cannot be started, or is not what was asked for.

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from driftline.console.local.artifacts import find_java, find_pom, resolve
 from driftline.console.local.errors import (
+    EXISTING_CLUSTER,
     ExitedEarlyError,
     LocalServiceError,
     NotReadyError,
@@ -249,7 +250,7 @@ class Service:
         if not in_time:
             raise NotReadyError(
                 f"{recipe.title} did not answer within {recipe.ready_timeout_s:g} s; "
-                f"see why: driftline {recipe.name} logs",
+                f"see why: driftline {recipe.name} logs, or {EXISTING_CLUSTER}",
                 tail,
             )
 
@@ -258,14 +259,14 @@ class Service:
             return self._port_in_use(port, tail)
         return ExitedEarlyError(
             f"{self.recipe.title} ended before it answered: {telling_line(tail)}; "
-            f"see more: driftline {self.recipe.name} logs",
+            f"see more: driftline {self.recipe.name} logs, or {EXISTING_CLUSTER}",
             tail,
         )
 
     def _port_in_use(self, port: int, tail: Sequence[str] = ()) -> PortInUseError:
         return PortInUseError(
             f"port {port} is in use by another process; "
-            f"take another: driftline {self.recipe.name} start --port {free_port()}",
+            f"take another: driftline {self.recipe.name} start --port {free_port()}, or {EXISTING_CLUSTER}",
             tail,
         )
 

@@ -131,10 +131,10 @@ async def answer_recorded(call: ProviderCall) -> ProviderAnswer:
     path, name = split_recorded(call.name)
     answers = RecordedAnswers.load(path)
     model, _ = answers.resolve(name)
-    row = answers.get(call.key.event_id, name, call.key.replicate)
+    row = answers.get(call.key.workflow, name, call.key.replicate)
     if row is None:
         repeat = f", repeat {call.key.replicate}" if call.key.replicate else ""
-        detail = f"{path} holds no answer of {name} to the event {call.key.event_id}{repeat}"
+        detail = f"{path} holds no answer of {name} to the event {call.key.workflow}{repeat}"
         raise CallFailed(ProposerFailure.NOT_RECORDED, detail)
     return ProviderAnswer(
         text=row.text,
