@@ -122,6 +122,7 @@ def _reset(app: App, settings: Settings) -> None:
     Raises:
         UsageError: The cluster is not the local one, and holds events of the app already.
     """
+    from driftline.console.common import say
     from driftline.log import KafkaReader, TopicAdmin
     from driftline.schemas import UsageError
 
@@ -135,6 +136,7 @@ def _reset(app: App, settings: Settings) -> None:
                 f"delete the topics {app.name}.* yourself, or unset DRIFTLINE_BOOTSTRAP_SERVERS",
             )
         return
+    say(f"an earlier demo's topics {app.name}.* are deleted first")
     admin.delete([spec.name for spec in app.topics.specs(1)])
     admin.delete_group(app.group)
 

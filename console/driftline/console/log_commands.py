@@ -148,10 +148,18 @@ def sql(
     if as_json:
         out.print_json(data=[dict(zip(columns, row, strict=True)) for row in rows], default=str)
         return
-    table = Table(*columns, box=None, header_style="dim", pad_edge=False)
+    table = Table(box=None, header_style="dim", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
+        table.add_row(*(_cell(value) for value in row))
     out.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "" if value is None else str(value)
 
 
 def _database(runs: Path, run: str | None) -> Path:

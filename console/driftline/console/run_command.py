@@ -46,6 +46,7 @@ def summary_data(summary: RunSummary) -> dict[str, object]:
         "decisions": dict(summary.decisions),
         "actions": dict(summary.actions),
         "rejections": dict(summary.rejections),
+        "failures": dict(summary.failures),
         "attempts": summary.attempts,
         "mended": summary.mended,
         "dead": dict(summary.dead),
@@ -80,6 +81,9 @@ def _asides(summary: RunSummary) -> list[str]:
         f"{summary.attempts} model calls; rejected and fed back: {rejected or 'none'}",
         f"{summary.mended} decisions were accepted after a rejection",
     ]
+    if summary.failures:
+        failed = ", ".join(f"{count} {failure}" for failure, count in summary.failures.most_common())
+        lines.append(f"calls that gave no answer: {failed}; the last: {summary.last_failure}")
     if summary.dead:
         lines.append("dead: " + ", ".join(f"{count} {reason}" for reason, count in summary.dead.most_common()))
     return lines

@@ -25,6 +25,10 @@ class RunSummary:
     """By action type."""
     rejections: Counter[str] = field(default_factory=Counter)
     """By code and rule, over all attempts."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Calls that gave no answer, by type."""
+    last_failure: str = ""
+    """What the last of them was told."""
     attempts: int = 0
     """Calls of the proposer."""
     mended: int = 0
@@ -58,3 +62,6 @@ class RunSummary:
             self.actions[decision.action_type] += 1
         for attempt in decision.attempts:
             self.rejections.update(f"{r.code} ({r.rule_id})" for r in attempt.rejections)
+            if attempt.failure is not None:
+                self.failures[attempt.failure] += 1
+                self.last_failure = " ".join(r.message for r in attempt.rejections)

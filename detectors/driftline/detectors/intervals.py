@@ -22,11 +22,13 @@ def betting_interval(
     alpha: float = 0.05,
     population: int | None = None,
     bounds: tuple[float, float] = (-1.0, 1.0),
+    running: bool = True,
 ) -> tuple[float, float]:
     """Return a 1 - alpha confidence interval for the mean, as a confidence sequence at its end.
 
-    The interval is the intersection of those at every earlier moment, so it is valid wherever the reading
-    stopped and however that was decided. Without `population` the mean is E[x_i | past], the same for all i.
+    The interval is valid wherever the reading stopped and however that was decided. `running` intersects it with
+    those at every earlier moment: narrower, and it may exclude the mean of the values at hand. Without it, that mean
+    always lies inside. Without `population` the mean is E[x_i | past], the same for all i.
     With `population=N` the values are the first draws, in random order and without replacement, from N values
     whose mean is wanted; at `len(differences) == N` the interval is that mean.
 
@@ -50,18 +52,18 @@ def betting_interval(
     if not values.size:
         return (low, high)
     unit = (values - low) / (high - low)
-    lower = _lower_end(unit, alpha / 2, population)
-    upper = 1.0 - _lower_end(1.0 - unit, alpha / 2, population)
+    lower = _lower_end(unit, alpha / 2, population, running)
+    upper = 1.0 - _lower_end(1.0 - unit, alpha / 2, population, running)
     # The intersection can be empty (with a chance of at most alpha): then the gap between the ends is returned.
     lower, upper = min(lower, upper), max(lower, upper)
     return (low + (high - low) * lower, low + (high - low) * upper)
 
 
 def mismatch_interval(
-    mismatches: ArrayLike, alpha: float = 0.05, population: int | None = None
+    mismatches: ArrayLike, alpha: float = 0.05, population: int | None = None, running: bool = True
 ) -> tuple[float, float]:
     """`betting_interval` for a rate: values are 1 where the arms differ and 0 where they agree."""
-    return betting_interval(mismatches, alpha, population, bounds=(0.0, 1.0))
+    return betting_interval(mismatches, alpha, population, bounds=(0.0, 1.0), running=running)
 
 
 class MeanExceeds:
@@ -100,7 +102,7 @@ class MeanExceeds:
 _SHARES = np.asarray(SHARES)
 
 
-def _lower_end(unit: Floats, alpha: float, population: int | None) -> float:
+def _lower_end(unit: Floats, alpha: float, population: int | None, running: bool) -> float:
     """The largest mean in [0, 1] that is rejected as too small; every smaller one is rejected too."""
     low, high = 0.0, 1.0
     if population is not None:
@@ -111,7 +113,7 @@ def _lower_end(unit: Floats, alpha: float, population: int | None) -> float:
     while high - low > END_POINT_TOLERANCE:
         middle = (low + high) / 2
         means = offset + weight * middle
-        if _best_log_capital(unit, means) >= log_needed:
+        if _log_capital(unit, means, running) >= log_needed:
             low = middle
         else:
             high = middle
@@ -127,7 +129,9 @@ def _remaining_mean(unit: Floats, population: int | None) -> tuple[Floats, Float
     return -before / left, population / left
 
 
-def _best_log_capital(unit: Floats, means: Floats) -> float:
-    """The largest log capital ever reached by betting that the values exceed `means`."""
-    factors = np.outer(_SHARES, unit / means - 1.0)
-    return float(np.max(log_mean_exp(np.cumsum(np.log1p(factors), axis=1), axis=0)))
+def _log_capital(unit: Floats, means: Floats, running: bool) -> float:
+    """The log capital of betting that the values exceed `means`: the largest ever reached, or that at the end."""
+    logs = np.log1p(np.outer(_SHARES, unit / means - 1.0))
+    if not running:
+        return float(log_mean_exp(logs.sum(axis=1)))
+    return float(np.max(log_mean_exp(np.cumsum(logs, axis=1), axis=0)))

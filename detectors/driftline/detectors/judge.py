@@ -12,8 +12,8 @@ from driftline.detectors.summary import Evidence, summarise
 from driftline.detectors.tally import Tally
 
 NET_RATE_NOTE = (
-    "net rate equivalent: there was no noise floor, so this does not exclude that other events are affected"
-    " at the same rate"
+    "net rate equivalent over the decisions of this segment (the intervals shown are for decisions to come);"
+    " there was no noise floor, so this does not exclude that other decisions are affected at the same rate"
 )
 
 

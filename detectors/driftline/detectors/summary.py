@@ -29,8 +29,8 @@ class _Readings:
 
     def interval(self, stratum: str | None, level: str, upto: int | None = None) -> Interval:
         if level == VERDICT:
-            return betting_interval(self.tally.differences(stratum, upto), self.alpha)
-        return mismatch_interval(self.tally.mismatches(stratum, level, upto), self.alpha)
+            return betting_interval(self.tally.differences(stratum, upto), self.alpha, running=False)
+        return mismatch_interval(self.tally.mismatches(stratum, level, upto), self.alpha, running=False)
 
     def intervals(self, stratum: str | None, level: str) -> tuple[Interval, Interval]:
         """Over everything read, and at the stop."""

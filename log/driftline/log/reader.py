@@ -132,6 +132,9 @@ class KafkaReader:
 
     def read_one(self, at: Coordinates) -> Record | None:
         """The record at these coordinates; None when no committed record lies there."""
+        held = self.span(at.topic).ranges.get(at.partition, (0, 0))
+        if not held[0] <= at.offset < held[1]:
+            return None
         span = Span(at.topic, {at.partition: (at.offset, at.offset + 1)})
         return next(iter(self.read(span)), None)
 

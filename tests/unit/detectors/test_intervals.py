@@ -124,3 +124,11 @@ def test_bad_input_is_refused() -> None:
         betting_interval([0.0, 0.0], population=1)
     with pytest.raises(ValueError, match="alpha"):
         betting_interval([0.0], alpha=0.0)
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 0.25, 1.0]), min_size=1, max_size=60))
+def test_the_mean_at_hand_lies_in_the_interval_that_is_shown(values: list[float]) -> None:
+    low, high = betting_interval(values, running=False)
+    mean = sum(values) / len(values)
+    assert low - 1e-4 <= mean <= high + 1e-4
+    assert low <= betting_interval(values)[0] + 1e-9

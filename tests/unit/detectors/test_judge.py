@@ -186,7 +186,7 @@ def test_reading_on_narrows_the_interval_alone() -> None:
 
 def test_a_plan_read_whole_leaves_doubt_about_further_events() -> None:
     verdict = fed(judge(40, delta=1e-6), [WORSE, BETTER] * 20).summary().levels[0]
-    assert verdict.interval == betting_interval([-1.0, 1.0] * 20)
+    assert verdict.interval == betting_interval([-1.0, 1.0] * 20, running=False)
 
 
 def test_reading_on_before_a_decision_is_refused() -> None:
@@ -201,7 +201,7 @@ def test_the_summary_counts_flips_rates_and_mismatches() -> None:
     assert (verdict.flips_down, verdict.flips_up, verdict.mismatch) == (2, 1, 0.6)
     assert (action.mismatch, action.change, action.flips_up) == (0.2, None, None)
     assert (action.level, reworded.level, reworded.e_value) == ("action", "bytes", None)
-    assert verdict.interval == betting_interval([-1, 1, 0, 0, -1])
+    assert verdict.interval == betting_interval([-1, 1, 0, 0, -1], running=False)
     assert (summary.decision, summary.events) == (None, 5)
 
 

@@ -7,6 +7,9 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+from driftline.console.local.errors import LocalServiceError
 
 HOME_VARIABLE = "DRIFTLINE_HOME"
 ARTIFACTS_VARIABLE = "DRIFTLINE_ARTIFACTS"
@@ -31,10 +34,19 @@ def default_artifacts() -> Path:
 @contextmanager
 def file_lock(path: Path) -> Iterator[None]:
     """Hold an exclusive lock between processes on `path`; it ends with its holder, however that ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as handle:
+    with _open_lock(path) as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def _open_lock(path: Path) -> TextIO:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w")
+    except OSError as error:
+        raise LocalServiceError(
+            f"cannot write to {path.parent}: {error.strerror}; set DRIFTLINE_HOME to a folder of yours"
+        ) from error
 
 
 def write_atomic(path: Path, text: str) -> None:

@@ -53,6 +53,8 @@ def load_litellm() -> Any:
     os.environ.setdefault("LITELLM_MODE", "PRODUCTION")  # else it reads whatever .env lies above it
     # LiteLLM imports its providers when they are first called, in threads, where no `catch_warnings` is safe.
     warnings.filterwarnings("ignore", message=READ_ONLY_WARNING, category=UserWarning)
+    # An interrupted call that had not begun: the interruption is said by whoever asked for it.
+    warnings.filterwarnings("ignore", message=r"coroutine '.*acompletion' was never awaited", category=RuntimeWarning)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the import alone: third parties' deprecations
