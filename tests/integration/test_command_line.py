@@ -174,6 +174,8 @@ def test_events_from_standard_input_are_decided_and_shown(cli: Cli, cluster: Set
     shown = json.loads(cli("show", str(first.at)).stdout)
     assert shown["value"]["app"] == "renewals"
     assert shown["value"]["model_requested"] == "sim/renewals"
+    beyond = cli("show", "renewals.decisions[0]@999999")
+    assert (beyond.returncode, "no committed record lies at" in beyond.stderr) == (2, True)
 
 
 BAD_INPUT = {
@@ -222,6 +224,12 @@ BAD_INPUT = {
         ("none.md",),
     ),
     "coordinates of another form": (("show", "renewals"), {}, 2, ("topic[partition]@offset",)),
+    "a home that cannot be written": (
+        ("kafka", "start"),
+        {"DRIFTLINE_HOME": "/dev/null/home"},
+        3,
+        ("cannot write to /dev/null/home", "DRIFTLINE_HOME"),
+    ),
     "one partition in two ranges": (
         ("replay", "--app", "renewals", "--candidate", "sim/renewals", "--offsets", "0:1-2", "--offsets", "0:5-6"),
         {},

@@ -20,7 +20,7 @@ from driftline.consumers.artifacts import Artifact, read_artifacts
 from driftline.consumers.verifier_spec import SpecJudge
 from driftline.log import ARTIFACTS, AppTopics, KafkaReader, Settings, TopicAdmin, load_settings
 from driftline.replay.segment import Segment, Selection
-from driftline.replay.segment_file import read_segment_file
+from driftline.replay.segment_file import open_segment_file, read_segment_file
 from driftline.replay.subject import AppSubject, RecordedSubject, Subject
 from driftline.schemas import Codec, Contracts, Registry, UnknownApp, UsageError
 
@@ -139,10 +139,10 @@ def open_subject_of_file(
         UsageError: A spec is given for an app that is code, or the selection takes nothing of the file.
     """
     app = find_app(name, load_settings())
-    segment, artifacts = read_segment_file(path, name if app is None else app.name, selection)
     if app is not None:
         refuse_spec(app, verifier)
-        return AppSubject(app, artifacts), segment
+        return open_segment_file(path, app, selection)
+    segment, artifacts = read_segment_file(path, name, selection)
     specs = [artifact.content for artifact in artifacts.values() if artifact.kind == SPEC_KIND]
     if verifier is None and not specs:
         raise UnknownApp(

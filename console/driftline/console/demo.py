@@ -153,7 +153,8 @@ def _publish(app: App, settings: Settings, events: Sequence[Event]) -> None:
             publisher.publish_event(event)
             if number % 100 == 0:
                 show(number)
-    say(f"{len(events)} events on {app.topics.events}, from 2026-07-01 to 2026-09-29 in event time")
+    first, last = events[0].time, events[-1].time
+    say(f"{len(events)} events on {app.topics.events}, from {first:%Y-%m-%d} to {last:%Y-%m-%d} in event time")
 
 
 def _replay(start: str | None, candidate: str, prompt: str | None, segment: str | None = None) -> ReplayDone:

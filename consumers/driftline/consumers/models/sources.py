@@ -20,15 +20,17 @@ def is_recorded(model: str) -> bool:
 def source_version(model: str) -> str | None:
     """Changes when the same request would get another answer; None for a real provider, who does not say.
 
+    None too for a recording that is not there: the proposer says what is wrong with it.
+
     Raises:
-        UsageError: The model string names no recording, or the file is not there.
+        UsageError: The model string has not the form of a recording.
     """
     if is_recorded(model):
         path, _ = split_recorded(model.removeprefix(RECORDED))
         try:
             stat = path.stat()
         except OSError:
-            return None  # the proposer says what is wrong with it
+            return None
         return _digest(path, stat.st_mtime_ns, stat.st_size)
     return f"revision {REVISION}" if model.startswith(SIM) else None
 
