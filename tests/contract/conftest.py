@@ -7,6 +7,8 @@ from hypothesis import settings
 from pydantic import BaseModel
 
 from driftline.schemas import Contract, Contracts, Decision, DivergenceAlert, ReplayCompleted
+from driftline.schemas.control import ControlSetting
+from driftline.schemas.effects import EffectReported
 
 settings.register_profile("driftline", deadline=None)  # No test fails because the machine is busy.
 settings.load_profile("driftline")
@@ -15,6 +17,8 @@ MODELS: Mapping[str, type[BaseModel]] = {
     "driftline.Decision": Decision,
     "driftline.ReplayCompleted": ReplayCompleted,
     "driftline.DivergenceAlert": DivergenceAlert,
+    "driftline.ControlSetting": ControlSetting,
+    "driftline.EffectReported": EffectReported,
 }
 OWN = Contracts.load()
 

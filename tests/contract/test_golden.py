@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from driftline.schemas import Codec, Contract, Contracts, Registry, to_json_data
+from driftline.schemas import Codec, Contract, Contracts, Decision, Registry, to_json_data
 from driftline.schemas.evolution import breaks
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -52,6 +52,14 @@ def test_a_record_of_the_latest_version_has_its_bytes_unchanged(golden: tuple[st
     codec = codec_of(OWN[record])
     if version == len(OWN[record].versions):
         assert codec.encode("golden", record, codec.decode(data).value) == data
+
+
+@pytest.mark.parametrize("slug", ["accepted", "escalated"])
+def test_a_decision_that_was_exported_with_version_1_reads_and_is_written_as_it_was(slug: str) -> None:
+    text = (GOLDEN / f"driftline.Decision.1.{slug}.json").read_text(encoding="utf-8")
+    exported = Decision.model_validate_json(json.dumps(json.loads(text)["value"])).model_dump_json()
+    assert json.loads(exported)["attempts"] == json.loads(text)["value"]["attempts"]
+    assert Decision.model_validate_json(exported).model_dump_json() == exported
 
 
 @pytest.mark.parametrize("record", sorted(OWN))

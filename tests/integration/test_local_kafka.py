@@ -15,6 +15,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from driftline.console.local import LocalKafka, LocalRegistry, read_endpoints, service
 from driftline.console.local.errors import ExitedEarlyError, NotReadyError, OtherPortError, PortInUseError
+from driftline.console.local.kafka import Proxied
 from driftline.console.local.processes import birth_of, wait_until
 from driftline.console.local.service import free_port
 
@@ -82,6 +83,22 @@ def test_an_ephemeral_kafka_starts_answers_and_leaves_nothing(kafka: LocalKafka,
     assert sorted(path.name for path in (tmp_path / "home" / "kafka").iterdir()) == [".lock", "kafka.log"]
     assert any("started" in line for line in kafka.logs())
     assert not kafka.stop()
+
+
+def test_clients_of_the_proxied_listener_are_sent_to_the_proxy(tmp_path: Path) -> None:
+    proxied = Proxied(free_port(), free_port())
+    kafka = LocalKafka(tmp_path / "home", proxied=proxied)
+    try:
+        direct = kafka.start(ephemeral=True).bootstrap_servers
+        ports = [_advertised_port(address) for address in (f"127.0.0.1:{proxied.port}", str(direct))]
+        assert ports == [proxied.advertised_port, int(str(direct).partition(":")[2])]
+    finally:
+        kafka.stop()
+
+
+def _advertised_port(address: str) -> int:
+    (broker,) = AdminClient({"bootstrap.servers": address}).list_topics(timeout=20).brokers.values()
+    return int(broker.port)
 
 
 def test_two_starts_at_once_are_one_broker(kafka: LocalKafka, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +15,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Producer, To
 
 from driftline.consumers import Answer, App, Boundary, Fold, OnExhausted, Prompt, ProposalRequest, Proposer
 from driftline.consumers.artifacts import read_artifacts
+from driftline.consumers.committing import REFUSALS_MAX
 from driftline.consumers.models import LiteLLMProposer
 from driftline.consumers.prepare import prepare
-from driftline.consumers.runtime import REFUSALS_MAX, Runtime
+from driftline.consumers.runtime import Runtime, RuntimeLimits
 from driftline.examples.renewals.app import OUTCOMES
 from driftline.examples.renewals.app import app as renewals
 from driftline.log import (
@@ -158,13 +158,13 @@ def test_every_event_has_exactly_one_decision(decided: tuple[App, Runtime, Log])
     assert len(inputs) == EVENTS
 
 
-def test_a_decision_lies_beside_its_input_in_its_order(decided: tuple[App, Runtime, Log]) -> None:
+def test_a_decision_lies_beside_its_input_and_a_workflow_keeps_its_order(decided: tuple[App, Runtime, Log]) -> None:
     _, _, log = decided
     offsets = defaultdict(list)
     for partition, decision in log.decisions():
         assert partition == decision.input.partition
-        offsets[partition].append(decision.input.offset)
-    assert len(offsets) == 2
+        offsets[decision.workflow].append(decision.input.offset)
+    assert sum(map(len, offsets.values())) == EVENTS
     assert all(found == sorted(found) for found in offsets.values())
 
 
@@ -390,20 +390,11 @@ def test_a_boundary_may_decide_what_another_one_committed(cluster: Settings, app
     assert proposer.requests[-1].messages[0]["content"] == f"12 {OUTCOMES[0]}"
 
 
-def test_a_batch_ends_early_when_the_model_is_slow(cluster: Settings, app: App) -> None:
+def test_a_transaction_holds_at_most_its_limit(cluster: Settings, app: App) -> None:
     publish(app, cluster, 6)
-    seconds = itertools.count(0, 3)
-    runtime = run(app, cluster, clock=lambda: next(seconds))
+    runtime = run(app, cluster, limits=RuntimeLimits(batch_max=1))
     assert runtime.summary.transactions == runtime.summary.events == 12
     assert len(Log(app, cluster).decisions()) == 6
-
-
-def test_a_stop_is_seen_between_transactions(cluster: Settings, app: App) -> None:
-    publish(app, cluster, 6)
-    seconds = itertools.count(0, 3)
-    runtime = Runtime(app, cluster, Saying(), lambda: NOW, clock=lambda: next(seconds))
-    runtime.run(stop=lambda: runtime.summary.transactions == 2)
-    assert len(Log(app, cluster).decisions()) == 2
 
 
 def committed_positions(settings: Settings, app: App) -> list[int]:
@@ -467,13 +458,6 @@ def test_topics_whose_partitions_do_not_match_are_told(cluster: Settings, app_na
 def changed(app: App, **changes: Any) -> App:
     (boundary,) = app.boundaries
     return replace(app, boundaries=[replace(boundary, **changes)])
-
-
-def test_a_boundary_that_outlasts_the_group_is_refused(cluster: Settings, app: App) -> None:
-    with pytest.raises(
-        UsageError, match=r"boundary renewal: 3 attempts of 100 s may take 300 s, and the group waits"
-    ):
-        run(changed(app, timeout_s=100.0), cluster)
 
 
 def test_a_prompt_that_lacks_a_variable_stops_the_run_and_nothing_is_written(cluster: Settings, app: App) -> None:

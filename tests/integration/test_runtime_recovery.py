@@ -26,7 +26,7 @@ from confluent_kafka.admin import AdminClient
 
 from driftline.consumers import Answer, App, ProposalRequest
 from driftline.consumers.prepare import prepare
-from driftline.consumers.runtime import RunSummary, Runtime
+from driftline.consumers.runtime import RunSummary, Runtime, RuntimeLimits
 from driftline.examples.renewals.app import OUTCOMES
 from driftline.examples.renewals.app import app as renewals
 from driftline.log import CommitRefused, Settings
@@ -57,9 +57,9 @@ class Renewing:
 
 
 def make_runtime(app: App, settings: Settings, proposer: Renewing, slot: int = 0) -> Runtime:
-    """A runtime whose clock runs fast: a transaction holds two or three events."""
-    seconds = itertools.count()
-    return Runtime(app, settings, proposer, lambda: datetime.now(UTC), slot, clock=lambda: next(seconds))
+    """A runtime whose transactions hold two events at most."""
+    limits = RuntimeLimits(batch_max=2)
+    return Runtime(app, settings, proposer, lambda: datetime.now(UTC), slot, limits=limits)
 
 
 def die(*_: Any) -> None:

@@ -10,6 +10,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from driftline.console import (
+    control_commands,
+    effect_command,
     import_command,
     log_commands,
     publish_commands,
@@ -17,6 +19,7 @@ from driftline.console import (
     run_command,
     schemas_commands,
     segment_command,
+    state_command,
 )
 from driftline.console.demo import demo
 from driftline.console.local.commands import kafka_app, registry_app
@@ -40,11 +43,17 @@ app.command("demo", epilog="Example: driftline demo")(demo)
 app.command("publish", epilog=PUBLISH_EXAMPLE)(publish_commands.publish)
 app.add_typer(import_app, name="import")
 app.command("run", epilog=run_command.EXAMPLE)(run_command.run)
+app.command("effect", epilog=effect_command.EXAMPLE)(effect_command.effect)
+app.command("kill", epilog=control_commands.KILL_EXAMPLE)(control_commands.kill)
+app.command("resume", epilog=control_commands.RESUME_EXAMPLE)(control_commands.resume)
+app.command("throttle", epilog=control_commands.THROTTLE_EXAMPLE)(control_commands.throttle)
+app.command("control", epilog=control_commands.CONTROL_EXAMPLE)(control_commands.control)
 app.command("replay", epilog=replay_command.EXAMPLE)(replay_command.replay)
 app.command("sql", epilog=log_commands.SQL_EXAMPLE)(log_commands.sql)
 app.command("show", epilog=log_commands.SHOW_EXAMPLE)(log_commands.show)
 app.command("alerts", epilog=log_commands.ALERTS_EXAMPLE)(log_commands.alerts)
 app.add_typer(log_commands.topics_app, name="topics")
+app.add_typer(state_command.state_app, name="state")
 app.add_typer(segment_command.segment_app, name="segment")
 app.add_typer(schemas_commands.schemas_app, name="schemas")
 app.add_typer(kafka_app, name="kafka")

@@ -12,8 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from driftline.consumers.boundary import Boundary, BoundBoundary
+from driftline.consumers.effectors import Effector, check_effectors
 from driftline.schemas import Contracts, DriftlineError, Event, UnknownApp, UsageError
-from driftline.schemas.names import DECISION, ESCALATED, ROW
+from driftline.schemas.names import CONTROL_SETTING, DECISION, ESCALATED, ROW
 
 if TYPE_CHECKING:
     from driftline.log import AppTopics
@@ -41,9 +42,11 @@ class App:
         facts: Record names of the events that come from outside.
         fold: How facts become rows; None keeps no row.
         spine: `event-log` (P3): the row is a cache of the fold.
+        effectors: What it does in the outside world when its boundaries have committed something.
 
     Raises:
-        UsageError: Two boundaries on one event type or of one name.
+        UsageError: Two boundaries on one event type or of one name, two effectors of one name, or an effector that
+            acts on a record which no boundary commits.
     """
 
     name: str
@@ -52,6 +55,7 @@ class App:
     facts: Sequence[str] = ()
     fold: Fold | None = None
     spine: Literal["event-log"] = "event-log"
+    effectors: Sequence[Effector] = ()
 
     def __post_init__(self) -> None:
         names = [boundary.name for boundary in self.boundaries]
@@ -60,6 +64,7 @@ class App:
             twice = {value for value in values if values.count(value) > 1}
             if twice:
                 raise UsageError(f"app {self.name}: two boundaries with the {kind} {', '.join(sorted(twice))}")
+        check_effectors(self.name, self.boundaries, self.effectors)
 
     @cached_property
     def topics(self) -> AppTopics:
@@ -99,9 +104,14 @@ class App:
     def subjects(self) -> list[tuple[str, str]]:
         """Every (topic, record) that the app writes or reads."""
         committed = [name for boundary in self.boundaries for name in boundary.proposes]
-        records = dict.fromkeys((*self.facts, *committed, ESCALATED))
-        events = [(self.topics.events, record) for record in records]
-        return [*events, (self.topics.decisions, DECISION), (self.topics.state, ROW)]
+        reported = [name for effector in self.effectors for name in effector.results]
+        records = dict.fromkeys((*self.facts, *committed, *reported, ESCALATED))
+        return [
+            *((self.topics.events, record) for record in records),
+            (self.topics.decisions, DECISION),
+            (self.topics.state, ROW),
+            (self.topics.control, CONTROL_SETTING),
+        ]
 
 
 def load_app(reference: str) -> App:

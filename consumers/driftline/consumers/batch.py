@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
-from driftline.consumers.dead import to_dead
-from driftline.log import Outgoing, Position, Record
-from driftline.schemas import Decision, Undecodable
+from driftline.consumers.deciding import Decided
+from driftline.consumers.partition import OwnedPartition
+from driftline.log import Outgoing, Position
 
 
-@dataclass
 class Batch:
-    """Records to be written, and the positions that they account for."""
+    """Decided inputs, and the positions that account for them.
 
-    outgoing: list[Outgoing] = field(default_factory=list)
-    decided: list[Decision] = field(default_factory=list)
-    folded: int = 0
-    dead: Counter[str] = field(default_factory=Counter)
-    _next: dict[int, int] = field(default_factory=dict)
+    An input in a batch is finished: the batch is sent until it is committed, or dropped with its partition.
+    """
 
-    def add(self, record: Record, outgoing: Sequence[Outgoing], decision: Decision | None) -> None:
-        """Account for an input by what it led to; without a decision it was only folded."""
-        self.outgoing.extend(outgoing)
-        if decision is None:
-            self.folded += 1
-        else:
-            self.decided.append(decision)
-        self._next[record.at.partition] = record.at.offset + 1
+    def __init__(self) -> None:
+        self.decided: list[Decided] = []
 
-    def add_dead(self, record: Record, topic: str, error: Undecodable) -> None:
-        """Account for an input that no retry can decide."""
-        self.outgoing.append(to_dead(record, topic, error))
-        self.dead[error.reason.value] += 1
-        self._next[record.at.partition] = record.at.offset + 1
+    def add(self, decided: Decided) -> None:
+        """Take a decided input in."""
+        decided.owner.tracker.finish(decided.record.at.offset)
+        self.decided.append(decided)
 
-    def positions(self, topic: str) -> list[Position]:
-        """From where the group goes on once the batch is committed."""
-        return [Position(topic, partition, offset) for partition, offset in self._next.items()]
+    def drop_lost(self) -> None:
+        """Forget what belongs to partitions that are not owned any more: whoever owns them decides their events."""
+        self.decided = [one for one in self.decided if one.owner.live]
+
+    @property
+    def outgoing(self) -> list[Outgoing]:
+        """The records to be written."""
+        return [record for one in self.decided for record in one.outgoing]
+
+    @property
+    def owners(self) -> set[OwnedPartition]:
+        """The partitions whose positions it moves."""
+        return {one.owner for one in self.decided}
 
     def partitions_of(self, topic: str) -> set[int | None]:
         """The partitions of a topic that the batch writes to."""
-        return {record.partition for record in self.outgoing if record.topic == topic}
+        return {record.partition for one in self.decided for record in one.outgoing if record.topic == topic}
+
+
+def positions(topic: str, owners: Iterable[OwnedPartition]) -> list[Position]:
+    """Where the group goes on in each partition once the batch is committed."""
+    standing = {owner.number: owner.tracker.position() for owner in owners}
+    return [Position(topic, number, found.base, found.metadata()) for number, found in standing.items()]

@@ -21,6 +21,8 @@ class OnExhausted(StrEnum):
     """A `driftline.Escalated` event hands the case to a person."""
     REJECT = "reject"
     """Nothing but the decision is written."""
+    DEAD = "dead"
+    """The decision is `rejected` and commits nothing; the input goes to the dead topic as well, whole."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,11 @@ class Boundary:
         on_exhausted: What happens after the last.
         budget: What one decision may spend on being mended.
         timeout_s: Of one call.
+        fallbacks: Models to ask, in order, while the proposer is in trouble; they get the same parameters.
 
     Raises:
-        UsageError: A limit below 1, nothing to decide or to propose, or parameters that cannot be recorded.
+        UsageError: A limit below 1, nothing to decide or to propose, a model that is named twice, or parameters that
+            cannot be recorded.
     """
 
     name: str
@@ -55,10 +59,14 @@ class Boundary:
     on_exhausted: OnExhausted = OnExhausted.ESCALATE
     budget: Budget = field(default_factory=Budget)
     timeout_s: float = 60.0
+    fallbacks: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1 or not self.on or not self.proposes:
             raise UsageError(f"boundary {self.name}: needs `on`, `proposes` and at least one attempt")
+        if isinstance(self.fallbacks, str) or len({self.proposer, *self.fallbacks}) <= len(self.fallbacks):
+            what = "`fallbacks` is a list of models other than the proposer, each named once"
+            raise UsageError(f"boundary {self.name}: {what}")
         try:
             _ = self.parameters_json
         except NotCanonical as error:

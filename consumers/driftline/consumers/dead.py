@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from driftline.log import Outgoing, Record
-from driftline.schemas import Undecodable
+from driftline.schemas import Undecodable, UndecodableReason
 
 DETAIL_BYTES_MAX = 2_000
 """Of the reason's text; well under the 64 KiB that the dead topic allows on top of an input."""
@@ -41,6 +41,13 @@ def input_offset(record: Record) -> int | None:
         if name == "driftline_offset" and value.isdigit():
             return int(value)
     return None
+
+
+def undecided_offset(record: Record) -> int | None:
+    """The offset of an input that went to the dead topic without a decision, and so into no row."""
+    reasons = [value for name, value in record.headers if name == "driftline_reason"]
+    decided = reasons[-1:] == [UndecodableReason.EXHAUSTED.value.encode()]
+    return None if decided else input_offset(record)
 
 
 def _cut(text: str) -> bytes:

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain, repeat
 
 from driftline.consumers.app import App
-from driftline.consumers.batch import Batch
+from driftline.consumers.boundary import OnExhausted
+from driftline.consumers.dead import to_dead
 from driftline.consumers.engine import Input, Outcome, decide
+from driftline.consumers.partition import OwnedPartition
 from driftline.consumers.proposing import Proposer
-from driftline.consumers.rows import Row, Rows, row_record
+from driftline.consumers.rows import Row, row_record
+from driftline.consumers.tracing import Tracer
 from driftline.log import Outgoing, Record, decision_record, to_event, to_outgoing
-from driftline.schemas import Codec, Event, InputCoordinates, NotCanonical, Undecodable, UndecodableReason
+from driftline.schemas import (
+    Codec,
+    Decision,
+    Event,
+    InputCoordinates,
+    NotCanonical,
+    RegistryUnreachable,
+    Undecodable,
+    UndecodableReason,
+    Verdict,
+)
+from driftline.schemas.cloudevents import epoch_ms
+
+_log = logging.getLogger("driftline.deciding")
 
 RECORD_BYTES_MAX = 1_000_000
 """A larger record does not fit a topic of Kafka's default size, whose 1 MiB counts headers and key too."""
+REGISTRY_WAITS_S = (0.5, 1.0, 2.0, 5.0)
+"""Between tries while the registry does not answer; the last one again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,60 +51,129 @@ class Framed:
     """What the engine decides; None where no boundary does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """What one input led to: all that the log is to say of it."""
+
+    owner: OwnedPartition
+    record: Record
+    outgoing: Sequence[Outgoing]
+    decision: Decision | None = None
+    """None where no boundary decides the event, and where it cannot be decided."""
+    dead: UndecodableReason | None = None
+    """Why the input went to the dead topic."""
+    repeat: bool = False
+    """Whether an event of the same id was decided before."""
+    traceparent: str | None = None
+    """Trace context of the decision."""
+
+
 class Decider:
-    """Reads, folds and decides the inputs of one app, in the order in which they are given.
+    """Reads, folds and decides inputs; the caller sees to it that those of one key come in order, one at a time.
 
     Args:
         app: Whose inputs.
         codec: Reads and writes values.
-        rows: The rows of the partitions that are owned.
         proposer: Answers the boundaries' requests.
         now: The wall clock, for `decided_at` alone.
         seed: Of the simulator's randomness.
+        control: Offset of the control topic up to which settings are in force.
+        tracer: Records the spans of decisions.
+        sleep: Waits while the registry does not answer.
     """
 
     def __init__(
-        self, app: App, codec: Codec, rows: Rows, proposer: Proposer, now: Callable[[], datetime], seed: int
+        self,
+        app: App,
+        codec: Codec,
+        proposer: Proposer,
+        now: Callable[[], datetime],
+        seed: int = 0,
+        control: Callable[[], int | None] = lambda: None,
+        tracer: Tracer | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._app = app
         self._codec = codec
-        self._rows = rows
         self._proposer = proposer
         self._now = now
         self._seed = seed
+        self._control = control
+        self._tracer = tracer or Tracer()
+        self._sleep = sleep
 
-    async def add(self, record: Record, batch: Batch) -> None:
-        """Decide one input and put what it leads to into the batch; one that cannot be decided goes in as dead.
+    async def decide(self, record: Record, owner: OwnedPartition) -> Decided:
+        """Decide one input; one that cannot be decided leads to a record of the dead topic.
+
+        While the registry does not answer for a schema that is not known yet, it waits: nothing is poison yet.
 
         Raises:
             UsageError: A prompt, a rule or the fold of the app fails on it, or no such model can be asked.
-            RegistryUnreachable: Its schema is not known yet and the registry does not answer.
         """
+        began_ns = self._now_ns() if self._tracer.on else 0
         try:
-            framed = self._frame(record)
-            row = _row_records(framed, self._app.topics.state, self._codec)
+            framed = await self._frame(record, owner)
             outcome = None if framed.given is None else await drive(framed.given, self._proposer)
-            decision = None if outcome is None else outcome.decision(self._now())
-            committed = [] if outcome is None else self._committed(outcome, record)
-            decided = [] if decision is None else [decision_record(decision, self._app.topics.decisions, self._codec)]
-            outgoing = [*decided, *committed, *row]
-            _check_sizes(outgoing)
+            return self._account(framed, outcome, owner, began_ns)
         except Undecodable as error:
-            batch.add_dead(record, self._app.topics.dead, error)
-            return
-        batch.add(record, outgoing, decision)
-        self._rows.keep(record.at.partition, record.key or b"", framed.row)
+            dead = to_dead(record, self._app.topics.dead, error)
+            return Decided(owner, record, [dead], dead=error.reason)
 
-    def _frame(self, record: Record) -> Framed:
+    async def _frame(self, record: Record, owner: OwnedPartition) -> Framed:
         """Read an input and fold it into its workflow's row, without keeping that."""
-        event = to_event(record, self._codec)
+        event = await self._read(record)
         try:
-            row = self._rows.fold(record.at.partition, record.key or b"", event, record.at.offset)
+            row = owner.rows.fold(record.key or b"", event, record.at.offset)
             given = self._input(record, event, row)
             _ = None if row is None else row.json, None if given is None else given.context_json
         except NotCanonical as error:
             raise Undecodable(UndecodableReason.NOT_CANONICAL, error.message) from error
         return Framed(record, event, row, given)
+
+    async def _read(self, record: Record) -> Event:
+        """The event of a record. A schema that is met for the first time is asked for in a thread of its own."""
+        if self._codec.knows(record.value):
+            return to_event(record, self._codec)
+        for wait_s in chain(REGISTRY_WAITS_S, repeat(REGISTRY_WAITS_S[-1])):
+            try:
+                return await asyncio.to_thread(to_event, record, self._codec)
+            except RegistryUnreachable as error:
+                _log.warning("%s waits for the schema registry: %s", record.at, error.message)
+                await self._sleep(wait_s)
+        raise AssertionError("the waits never end")
+
+    def _account(self, framed: Framed, outcome: Outcome | None, owner: OwnedPartition, began_ns: int) -> Decided:
+        """Write down what the input led to, and keep its row."""
+        record, topics, key = framed.record, self._app.topics, framed.record.key or b""
+        outgoing: list[Outgoing] = []
+        decision = dead = traceparent = None
+        if outcome is not None:
+            decision = outcome.decision(self._now(), self._control())
+            traceparent = self._trace(decision, began_ns, framed.event.traceparent)
+            outgoing.append(decision_record(decision, topics.decisions, self._codec, traceparent))
+            outgoing.extend(self._committed(outcome, record, traceparent))
+        if framed.row is not None:
+            time_ms = epoch_ms(framed.event.time)
+            outgoing.append(row_record(topics.state, record.at.partition, key, time_ms, framed.row, self._codec))
+        _check_sizes(outgoing)
+        if outcome is not None and _ends_dead(outcome):
+            dead = UndecodableReason.EXHAUSTED
+            outgoing.append(to_dead(record, topics.dead, Undecodable(dead, _last_words(outcome))))
+        owner.rows.keep(key, framed.row)
+        return Decided(owner, record, outgoing, decision, dead, owner.is_repeat(framed.event.id), traceparent)
+
+    def _committed(self, outcome: Outcome, record: Record, traceparent: str | None) -> Iterator[Outgoing]:
+        for event in outcome.emitted:
+            traced = event if event.traceparent == traceparent else replace(event, traceparent=traceparent)
+            yield to_outgoing(traced, self._app.topics.events, self._codec, record.at.partition)
+
+    def _trace(self, decision: Decision, began_ns: int, traceparent: str | None) -> str | None:
+        if not self._tracer.on:
+            return traceparent
+        return self._tracer.record(decision, began_ns, self._now_ns(), traceparent)
+
+    def _now_ns(self) -> int:
+        return int(self._now().timestamp() * 1e9)
 
     def _input(self, record: Record, event: Event, row: Row | None) -> Input | None:
         """What the engine is given: the event, and the row with the event folded in."""
@@ -100,15 +190,15 @@ class Decider:
         data, version = ({}, None) if row is None else (row.data, row.version)
         return Input(self._app.name, bound, event, at, data, version, self._seed)
 
-    def _committed(self, outcome: Outcome, record: Record) -> list[Outgoing]:
-        topic = self._app.topics.events
-        return [to_outgoing(event, topic, self._codec, record.at.partition) for event in outcome.emitted]
+
+def _ends_dead(outcome: Outcome) -> bool:
+    to_dead_topic = outcome.given.bound.boundary.on_exhausted is OnExhausted.DEAD
+    return outcome.verdict is Verdict.REJECTED and to_dead_topic
 
 
-def _row_records(framed: Framed, topic: str, codec: Codec) -> list[Outgoing]:
-    if framed.row is None:
-        return []
-    return [row_record(topic, framed.record, framed.event, framed.row, codec)]
+def _last_words(outcome: Outcome) -> str:
+    last = outcome.attempts[-1].rejections[0]
+    return f"{len(outcome.attempts)} attempts; the last: {last.code} {last.message}"
 
 
 def _check_sizes(outgoing: Sequence[Outgoing]) -> None:

@@ -6,7 +6,7 @@ It knows nothing of Kafka, clocks, threads or files. The Kafka runtime, the repl
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -14,8 +14,8 @@ from typing import Any
 
 from driftline.consumers.boundary import BoundBoundary, OnExhausted
 from driftline.consumers.judging import Case, Judgement
-from driftline.consumers.parsing import recorded_text
-from driftline.consumers.proposing import Answer, CallKey, Message, ProposalRequest, ProposerFailure
+from driftline.consumers.parsing import no_answer, recorded_text
+from driftline.consumers.proposing import Answer, CallKey, FailedCall, Message, ProposalRequest, ProposerFailure
 from driftline.schemas import (
     Attempt,
     Decision,
@@ -85,8 +85,13 @@ class Outcome:
     action_type: str | None = None
     action_payload: str | None = None
 
-    def decision(self, decided_at: datetime) -> Decision:
-        """The record of the decision."""
+    def decision(self, decided_at: datetime, control_offset: int | None = None) -> Decision:
+        """The record of the decision.
+
+        Args:
+            decided_at: When the verdict fell.
+            control_offset: Of the last setting of the control topic that was in force.
+        """
         given, boundary = self.given, self.given.bound.boundary
         return Decision(
             decision_id=given.decision_id,
@@ -108,12 +113,16 @@ class Outcome:
             committed_event_ids=tuple(event.id for event in self.emitted),
             row_version_before=given.row_version,
             row_version_after=given.row_version,
+            control_offset=control_offset,
             decided_at=decided_at,
         )
 
 
 def decide(given: Input) -> Deciding:
     """Decide one event: propose, verify, feed the rejects back, until one is accepted or the attempts are spent.
+
+    Failed calls that came before an answer are on the record as attempts of their own, and count as none of
+    `max_attempts`.
 
     Yields:
         A request for each attempt; send the `Answer` in.
@@ -128,10 +137,11 @@ def decide(given: Input) -> Deciding:
     boundary = given.bound.boundary
     messages = boundary.prompt.messages(given.context)
     attempts: list[Attempt] = []
-    for number in range(1, boundary.max_attempts + 1):
-        answer = yield _request(given, messages, number)
+    for _ in range(boundary.max_attempts):
+        answer = yield _request(given, messages, _next_number(attempts))
+        attempts += [failed_attempt(call) for call in answer.earlier]
         judgement = given.bound.judge.judge(answer, Case(given.context, earlier=tuple(attempts)))
-        attempts.append(attempt_of(number, answer, judgement.rejections))
+        attempts.append(attempt_of(_next_number(attempts), answer, judgement.rejections))
         if judgement.accepted:
             return _accepted(given, tuple(attempts), judgement)
         if not all(rejection.retryable for rejection in judgement.rejections):
@@ -151,6 +161,18 @@ def feedback(attempt: Attempt) -> list[Message]:
     ]
 
 
+def failed_attempt(call: FailedCall) -> Attempt:
+    """The record of a failed call that came before an answer: as it would be, had nothing come after it."""
+    answer = Answer(
+        text=None,
+        failure=call.failure,
+        failure_detail=call.failure_detail,
+        model_requested=call.model_requested,
+        latency_ms=call.latency_ms,
+    )
+    return attempt_of(call.attempt, answer, (no_answer(answer),))
+
+
 def attempt_of(number: int, answer: Answer, rejections: tuple[Rejection, ...]) -> Attempt:
     """The record of one call."""
     return Attempt(
@@ -165,6 +187,7 @@ def attempt_of(number: int, answer: Answer, rejections: tuple[Rejection, ...]) -
         cost_usd=answer.cost_usd,
         latency_ms=answer.latency_ms,
         rejections=rejections,
+        model_requested=answer.model_requested,
     )
 
 
@@ -180,6 +203,7 @@ def answer_of(attempt: Attempt) -> Answer:
         usage=attempt.usage,
         cost_usd=attempt.cost_usd,
         latency_ms=attempt.latency_ms,
+        model_requested=attempt.model_requested,
     )
 
 
@@ -191,6 +215,10 @@ def _facts_json(facts: Mapping[str, Any]) -> str:
         return json.dumps(dict(facts), sort_keys=True, default=str)
 
 
+def _next_number(attempts: Sequence[Attempt]) -> int:
+    return attempts[-1].number + 1 if attempts else 1
+
+
 def _request(given: Input, messages: list[Message], number: int) -> ProposalRequest:
     boundary = given.bound.boundary
     return ProposalRequest(
@@ -200,6 +228,7 @@ def _request(given: Input, messages: list[Message], number: int) -> ProposalRequ
         parameters=boundary.parameters,
         json_schema=given.bound.json_schema,
         timeout_s=boundary.timeout_s,
+        fallbacks=boundary.fallbacks,
     )
 
 
@@ -213,7 +242,7 @@ def _accepted(given: Input, attempts: tuple[Attempt, ...], judgement: Judgement)
 
 
 def _exhausted(given: Input, attempts: tuple[Attempt, ...]) -> Outcome:
-    if given.bound.boundary.on_exhausted is OnExhausted.REJECT:
+    if given.bound.boundary.on_exhausted is not OnExhausted.ESCALATE:
         return Outcome(given, attempts, Verdict.REJECTED, ())
     last = attempts[-1].rejections
     data = {

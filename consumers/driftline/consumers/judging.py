@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from driftline.consumers.proposing import Answer
@@ -45,15 +46,20 @@ class Case:
     """Attempts before this one."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Judgement:
     """What the verifiers said of one answer."""
 
     rejections: tuple[Rejection, ...] = ()
     proposal: Proposal | None = None
     """The parsed proposal, even where it was rejected; None where nothing could be parsed."""
-    action: Action | None = None
-    """What it would do; None where nothing could be parsed."""
+    act: Callable[[], Action] | None = field(default=None, compare=False)
+    """Makes `action`, which only a replay asks for."""
+
+    @cached_property
+    def action(self) -> Action | None:
+        """What it would do; None where nothing could be parsed, or not as an action."""
+        return None if self.act is None else self.act()
 
     @property
     def accepted(self) -> bool:

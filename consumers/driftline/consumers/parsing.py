@@ -18,7 +18,7 @@ QUOTED_CHARACTERS_MAX = 120
 def parse_proposal(answer: Answer) -> Proposal | Rejection:
     """The proposal in a raw answer, read strictly: one object of `type` and `payload`, and nothing around it."""
     if answer.text is None:
-        return _reject(RejectionCode.NO_ANSWER, "an answer", answer.failure or "nothing", answer.failure_detail)
+        return no_answer(answer)
     if len(answer.text) > ANSWER_CHARACTERS_MAX:
         return _reject(RejectionCode.NOT_JSON, f"at most {ANSWER_CHARACTERS_MAX} characters", "more")
     try:
@@ -34,6 +34,11 @@ def parse_proposal(answer: Answer) -> Proposal | Rejection:
     if extra:
         return _reject(RejectionCode.SCHEMA_MISMATCH, "only type and payload", ", ".join(extra))
     return Proposal(data["type"], data["payload"])
+
+
+def no_answer(answer: Answer) -> Rejection:
+    """The rejection of a call that failed."""
+    return _reject(RejectionCode.NO_ANSWER, "an answer", answer.failure or "nothing", answer.failure_detail)
 
 
 def recorded_text(text: str | None) -> str | None:

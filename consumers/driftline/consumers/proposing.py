@@ -57,6 +57,22 @@ class ProposalRequest:
     json_schema: Mapping[str, Any] | None = None
     """JSON Schema of the proposal, for providers with structured output; None for free text."""
     timeout_s: float = 60.0
+    fallbacks: Sequence[str] = ()
+    """Models to ask where this one is in trouble, in order. One call asks one model: who falls back is its caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCall:
+    """A call of the same request that failed before the answer came."""
+
+    attempt: int
+    """Of the `CallKey` that it was made with."""
+    failure: ProposerFailure
+    failure_detail: str = ""
+    """As in `Answer`."""
+    model_requested: str | None = None
+    """As in `Answer`."""
+    latency_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +92,14 @@ class Answer:
     usage: Usage = field(default_factory=Usage)
     cost_usd: float | None = None
     latency_ms: float | None = None
+    model_requested: str | None = None
+    """The model that was asked, where it is not the one of the request."""
+    earlier: tuple[FailedCall, ...] = ()
+    """Failed calls of the same request before this one, in order; of very many, the first and the last."""
+    retry_after_s: float | None = None
+    """After how many seconds a failed call may be made again, where the provider said so (RFC 9110, 10.2.3)."""
+    at_fault: bool = False
+    """Whether the provider says of a failed call that the request itself is wrong: asked again, it fails again."""
 
 
 class Proposer(Protocol):

@@ -1,67 +1,81 @@
-"""Restoring the rows of a partition: from its state topic, and from the log where the state topic lags behind."""
+"""Restoring the rows of a partition: from its state topic, or from the log where their fold is a new one."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from driftline.consumers.app import App
-from driftline.consumers.dead import input_offset
+from driftline.consumers.dead import undecided_offset
 from driftline.consumers.rows import Rows
-from driftline.log import LogReader, Span, to_event
+from driftline.log import LogReader, Record, Span, Unfinished, to_event
 from driftline.schemas import Codec, UsageError
 
 
 class RowRestorer:
-    """Restores rows when a partition is assigned, and when a commit was refused.
+    """Restores rows when a partition is assigned.
 
-    Not guaranteed: that rows folded anew reach the state topic before the next event of their workflow.
+    Not guaranteed: that rows folded anew reach the state topic before the next event of their workflow;
+    `driftline state rebuild` writes them.
     """
 
-    def __init__(self, app: App, reader: LogReader, codec: Codec, rows: Rows) -> None:
+    def __init__(self, app: App, reader: LogReader, codec: Codec) -> None:
         self._app = app
         self._reader = reader
         self._codec = codec
-        self._rows = rows
 
-    def restore(self, partition: int, position: int) -> None:
-        """Make the rows those of all events before the position.
+    def restore(self, partition: int, standing: Unfinished) -> Rows:
+        """The rows of all events that are finished, and of no other.
 
-        1. read the state topic to its latest offset; 2. drop rows of another fold version; 3. fold the events after
-        the last one that any row has seen: all of them where a fold is new, none where it was running.
+        1. read the state topic to its latest offset, open transactions included (KAFKA-10167); 2. where there are no
+        rows, or such of another fold version, fold every finished event of the log anew.
 
         Raises:
-            UsageError: The fold fails on an event, or the group's position lies before what the rows have seen.
+            UsageError: The fold fails on an event, or a row has seen an event that the group's position says is
+                still to be decided.
             EnvironmentUnreachable: A broker or the registry does not answer.
         """
         fold = self._app.fold
         if fold is None:
-            return
-        state = self._reader.read_to_latest(self._app.topics.state, partition)
-        self._rows.restore(partition, state, self._codec)
-        if self._rows.versions(partition) - {fold.version}:
-            self._rows.drop([partition])
-        start = self._rows.as_of(partition) + 1
-        if start > position:
-            raise _lost_position(f"{self._app.topics.events}[{partition}]", self._app.group, start, position)
-        if start < position:
-            self._fold(partition, start, position)
+            return Rows(None)
+        rows = self.stored(partition)
+        self._check_position(partition, standing, rows)
+        return rows if len(rows) and rows.current else self.refold(partition, standing)
 
-    def _fold(self, partition: int, start: int, stop: int) -> None:
+    def stored(self, partition: int) -> Rows:
+        """The rows as they lie on the state topic."""
+        state = self._reader.read_to_latest(self._app.topics.state, partition)
+        return Rows.restored(self._app.fold, state, self._codec)
+
+    def refold(self, partition: int, standing: Unfinished) -> Rows:
+        """The rows that the finished events of the log make."""
+        rows = Rows(self._app.fold)
+        for _ in self.folding(rows, partition, standing):
+            pass
+        return rows
+
+    def folding(self, rows: Rows, partition: int, standing: Unfinished) -> Iterator[Record]:
+        """Fold every finished event of the log into the rows; the records, one after another, as they are folded.
+
+        Events that went to the dead topic undecided were never folded.
+        """
         dead = self._dead(partition)
-        for record in self._reader.read(Span(self._app.topics.events, {partition: (start, stop)})):
-            if record.at.offset not in dead:
+        for record in self._reader.read(Span(self._app.topics.events, {partition: (0, standing.end)})):
+            if standing.is_finished(record.at.offset) and record.at.offset not in dead:
                 key = record.key or b""
-                row = self._rows.fold(partition, key, to_event(record, self._codec), record.at.offset)
-                self._rows.keep(partition, key, row)
+                rows.keep(key, rows.fold(key, to_event(record, self._codec), record.at.offset))
+                yield record
 
     def _dead(self, partition: int) -> set[int]:
-        """Offsets of the events that were never folded, since they went to the dead topic."""
         records = self._reader.read_to_latest(self._app.topics.dead, partition)
-        return {offset for offset in map(input_offset, records) if offset is not None}
+        return {offset for offset in map(undecided_offset, records) if offset is not None}
 
-
-def _lost_position(place: str, group: str, start: int, position: int) -> UsageError:
-    """Rows and position are committed together: one that lies behind the other was lost or reset since."""
-    return UsageError(
-        f"{place}: the rows have seen offset {start - 1}, but the group {group} would go on from {position}: "
-        "its position was lost or reset, and events would be decided a second time",
-        f"set it to {start} with kafka-consumer-groups --reset-offsets, or give the app a new name",
-    )
+    def _check_position(self, partition: int, standing: Unfinished, rows: Rows) -> None:
+        """Rows and position are committed together: one that lies behind the other was lost or reset since."""
+        seen = max((row.as_of for _, row in rows.items() if not standing.is_finished(row.as_of)), default=None)
+        if seen is not None:
+            raise UsageError(
+                f"{self._app.topics.events}[{partition}]: the rows have seen offset {seen}, but the group "
+                f"{self._app.group} would go on from {standing.base}: its position was lost or reset, and events "
+                "would be decided a second time",
+                f"set it to {seen + 1} with kafka-consumer-groups --reset-offsets, or give the app a new name",
+            )

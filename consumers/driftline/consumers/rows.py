@@ -10,7 +10,6 @@ from typing import Any
 from driftline.consumers.app import Fold
 from driftline.log import Outgoing, Record
 from driftline.schemas import Codec, Event, UsageError, canonical_json, parse_json, to_json_data
-from driftline.schemas.cloudevents import epoch_ms
 from driftline.schemas.names import ROW
 
 
@@ -38,67 +37,63 @@ class Row:
 
 
 class Rows:
-    """The rows of the partitions that this process owns. One writer, one key at a time: never stale."""
+    """The rows of one partition. Its owner alone writes them and decides one key at a time: they are never stale."""
 
     def __init__(self, fold: Fold | None) -> None:
         self._fold = fold
-        self._rows: dict[int, dict[bytes, Row]] = {}
+        self._rows: dict[bytes, Row] = {}
 
-    def get(self, partition: int, key: bytes) -> Row | None:
+    def get(self, key: bytes) -> Row | None:
         """The row of a workflow; None before its first event."""
-        return self._rows.get(partition, {}).get(key)
+        return self._rows.get(key)
 
-    def fold(self, partition: int, key: bytes, event: Event, offset: int) -> Row | None:
+    def fold(self, key: bytes, event: Event, offset: int) -> Row | None:
         """The row with one more event folded in, not kept yet; None where the app keeps no rows.
-
-        An event at or below the row's offset was folded in before a restart and changes nothing.
 
         Raises:
             UsageError: The fold raised; it names the event.
         """
         if self._fold is None:
             return None
-        row = self.get(partition, key)
-        if row is not None and offset <= row.as_of:
-            return row
+        row = self._rows.get(key)
         data = _apply(self._fold, {} if row is None else row.data, event)
         version = 1 if row is None else row.version + 1
         return Row(data, version, offset, self._fold.version)
 
-    def keep(self, partition: int, key: bytes, row: Row | None) -> None:
+    def keep(self, key: bytes, row: Row | None) -> None:
         """Make a folded row the workflow's row."""
         if row is not None:
-            self._rows.setdefault(partition, {})[key] = row
+            self._rows[key] = row
 
-    def versions(self, partition: int) -> set[str]:
-        """The fold versions that the rows of a partition were made with."""
-        return {row.fold_version for row in self._rows.get(partition, {}).values()}
+    def items(self) -> Iterable[tuple[bytes, Row]]:
+        """Every workflow with its row."""
+        return self._rows.items()
 
-    def as_of(self, partition: int) -> int:
-        """The last offset that was folded into any row of a partition; -1 where there is none."""
-        return max((row.as_of for row in self._rows.get(partition, {}).values()), default=-1)
+    def __len__(self) -> int:
+        return len(self._rows)
 
-    def drop(self, partitions: Iterable[int]) -> None:
-        """Forget partitions that were revoked."""
-        for partition in partitions:
-            self._rows.pop(partition, None)
+    @property
+    def current(self) -> bool:
+        """Whether every row was made by the app's present fold version."""
+        return self._fold is None or all(row.fold_version == self._fold.version for row in self._rows.values())
 
-    def restore(self, partition: int, records: Iterable[Record], codec: Codec) -> int:
-        """Take over the rows of a partition from its records in offset order; how many there are."""
-        rows: dict[bytes, Row] = {}
+    @classmethod
+    def restored(cls, fold: Fold | None, records: Iterable[Record], codec: Codec) -> Rows:
+        """The rows of a partition from the records of its state topic, in offset order."""
+        rows = cls(fold)
         for record in records:
             if record.key is None:
                 continue
             if record.value is None:
-                rows.pop(record.key, None)
+                rows._rows.pop(record.key, None)
                 continue
             value = codec.decode(record.value).value
-            rows[record.key] = Row(parse_json(value["data"]), value["version"], value["as_of"], value["fold_version"])
-        self._rows[partition] = rows
-        return len(rows)
+            row = Row(parse_json(value["data"]), value["version"], value["as_of"], value["fold_version"])
+            rows._rows[record.key] = row
+        return rows
 
 
-def row_record(topic: str, record: Record, event: Event, row: Row, codec: Codec) -> Outgoing:
+def row_record(topic: str, partition: int, key: bytes, timestamp_ms: int, row: Row, codec: Codec) -> Outgoing:
     """The record of a row: on the partition of the event that made it, stamped with its time.
 
     Raises:
@@ -112,7 +107,7 @@ def row_record(topic: str, record: Record, event: Event, row: Row, codec: Codec)
         "data": row.json,
     }
     encoded = codec.encode(topic, ROW, value)
-    return Outgoing(topic, record.key, encoded, epoch_ms(event.time), (), record.at.partition)
+    return Outgoing(topic, key, encoded, timestamp_ms, (), partition)
 
 
 def _apply(fold: Fold, data: Mapping[str, Any], event: Event) -> dict[str, Any]:

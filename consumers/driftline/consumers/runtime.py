@@ -1,41 +1,65 @@
-"""The Kafka runtime: consume, decide, commit; one decision at a time, exactly once.
+"""The Kafka runtime: consume, decide, commit; in key order, with hundreds of model calls in flight, exactly once.
 
-Many decisions go into one transaction with the consumer's position: decisions, committed events and rows are
-visible together or not at all. The engine decides; this module only moves records.
+Two threads. This one talks to Kafka: it polls, hands records to the lanes, collects what they decided, and commits.
+The lanes' one runs the event loop on which models are asked. What passes between them are records and results.
 """
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 
 from driftline.consumers.app import App
 from driftline.consumers.artifacts import app_artifacts
+from driftline.consumers.backpressure import Backpressure
 from driftline.consumers.batch import Batch
-from driftline.consumers.deciding import Decider
+from driftline.consumers.committing import Committer
+from driftline.consumers.control import ControlReader, ControlState
+from driftline.consumers.deciding import Decided, Decider
+from driftline.consumers.ending import others_at_end
+from driftline.consumers.lanes import Lanes
+from driftline.consumers.metrics import RuntimeMetrics
+from driftline.consumers.partition import OwnedPartition
 from driftline.consumers.proposing import Proposer
+from driftline.consumers.reporting import HealthSink, Reporting
 from driftline.consumers.restoring import RowRestorer
-from driftline.consumers.rows import Rows
 from driftline.consumers.start import check_start
 from driftline.consumers.summary import RunSummary
-from driftline.log import CommitRefused, GroupConsumer, KafkaReader, Record, Settings, TransactionalWriter
+from driftline.consumers.throttle import Throttle
+from driftline.consumers.tracing import Tracer
+from driftline.log import GroupConsumer, KafkaReader, Settings, TransactionalWriter, Unfinished
 from driftline.schemas import Codec, Registry
 from driftline.schemas.cloudevents import epoch_ms
 
-__all__ = ["RunSummary", "Runtime"]
+__all__ = ["RunSummary", "Runtime", "RuntimeLimits"]
 
-BATCH_EVENTS_MAX = 100
-"""Events a transaction: at 2 records each far below the producer's queue, and a repeat after an abort stays cheap."""
-BATCH_S_MAX = 2.0
-"""A batch takes no further event after this, so that slow models cost neither freshness nor membership of the group
-(`POLL_INTERVAL_MS_MAX`)."""
-POLL_S = 0.5
-"""How long an empty poll waits; bounds how late a stop is seen."""
-REFUSALS_MAX = 3
-"""Refused commits in a row; further ones would be refused too. A stale group is none of them: it ends by itself."""
+IDLE_POLL_S = 0.5
+"""How long a poll waits where nothing is in flight; bounds how late a stop is seen."""
+BUSY_WAIT_S = 0.005
+"""How long a turn waits for a result where decisions are in flight."""
+POLL_RECORDS_MAX = 1_000
+"""Taken at once: several times faster than one by one."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeLimits:
+    """What bounds a process."""
+
+    in_flight_max: int = 256
+    """Decisions at once."""
+    buffered_max: int = 10_000
+    """Records taken up and not committed yet, those in flight included; then partitions are paused."""
+    batch_max: int = 1_000
+    """Inputs a transaction."""
+    linger_ms_max: float = 20.0
+    """How long a decided input waits for others to share its transaction."""
+    revoke_s_max: float = 3.0
+    """How long decisions in flight may delay a rebalance; what is not done then is decided by the next owner."""
+    drain_s_max: float = 20.0
+    """How long a stop waits for decisions in flight."""
 
 
 class Runtime:
@@ -46,9 +70,14 @@ class Runtime:
         settings: Where the log is.
         proposer: Answers the boundaries' requests.
         now: The wall clock, for `decided_at` alone.
-        slot: Process slot; the transactional id is `driftline.<app>.<slot>` and survives restarts.
+        slot: Process slot; the transactional id is `driftline.<app>.<slot>` and survives restarts, and so does the
+            place in the consumer group.
         seed: Of the simulator's randomness.
-        clock: Seconds from any origin, never going back; bounds a batch.
+        limits: What bounds it.
+        metrics: Where counts go.
+        tracer: Where spans go; None takes OpenTelemetry's provider of the process.
+        health: Who is told that it lives and is ready.
+        clock: Seconds from any origin, never going back.
     """
 
     def __init__(
@@ -59,22 +88,42 @@ class Runtime:
         now: Callable[[], datetime],
         slot: int = 0,
         seed: int = 0,
+        limits: RuntimeLimits | None = None,
+        metrics: RuntimeMetrics | None = None,
+        tracer: Tracer | None = None,
+        health: HealthSink | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.app = app
         self.summary = RunSummary()
+        self.stopping = False
+        """Whether nothing new begins any more, and only what is in flight is finished."""
         self._settings = settings
         self._now = now
+        self._limits = limits or RuntimeLimits()
         self._clock = clock
+        tracer = tracer or Tracer()
+        self._reporting = Reporting(app.name, metrics, tracer, health)
+        self._place = f"driftline.{app.name}.{slot}"
         self._codec = Codec(Registry(settings.require_registry()), app.contracts)
-        self._writer = TransactionalWriter(settings, f"driftline.{app.name}.{slot}")
+        self._writer = TransactionalWriter(settings, self._place)
         self._inbox = GroupConsumer(settings, app.group, app.topics.events)
-        self._rows = Rows(app.fold)
-        self._decider = Decider(app, self._codec, self._rows, proposer, now, seed)
-        self._restorer = RowRestorer(app, KafkaReader(settings), self._codec, self._rows)
-        self._owned: set[int] = set()
-        self._pending: deque[Record] = deque()
-        self._refusals = 0
+        self._committer = Committer(self._writer, self._inbox, app.topics.events, self._count_refused, clock=clock)
+        self._control = ControlReader(settings, app.topics, self._codec)
+        self._reader = KafkaReader(settings)
+        self._restorer = RowRestorer(app, self._reader, self._codec)
+        self._throttle = Throttle()
+        decider = Decider(app, self._codec, proposer, now, seed, lambda: self._control.state.offset, tracer)
+        waited = self._reporting.metrics.observe_queue_age
+        self._lanes: Lanes[Decided] = Lanes(
+            decider.decide, self._limits.in_flight_max, self._throttle.admit, waited, clock
+        )
+        self._pressure = Backpressure(self._limits.buffered_max)
+        self._owned: dict[int, OwnedPartition] = {}
+        self._results: deque[Decided] = deque()
+        self._batch = Batch()
+        self._oldest_at = 0.0
+        self._on_commit: Callable[[RunSummary], None] = lambda summary: None
 
     def run(
         self,
@@ -82,7 +131,9 @@ class Runtime:
         stop: Callable[[], bool] = lambda: False,
         on_commit: Callable[[RunSummary], None] = lambda summary: None,
     ) -> RunSummary:
-        """Consume, decide and commit until `stop()` says so, or with `until_end` until every partition is read.
+        """Consume, decide and commit until `stop()` says so, or with `until_end` until the group has read everything.
+
+        A stop lets what is in flight finish, and commits it.
 
         Raises:
             ContractError: The registry does not hold the packaged schemas.
@@ -90,77 +141,163 @@ class Runtime:
                 another process runs in the same slot.
             EnvironmentUnreachable: A broker or the registry does not answer; nothing uncommitted is visible.
         """
+        self._on_commit = on_commit
         check_start(self.app, self._settings, self._codec)
         try:
+            self._control.open()
             self._writer.open()
             self._writer.commit(app_artifacts(self.app, self._codec, epoch_ms(self._now())))
-            self._inbox.open(self._gain, self._lose)
-            with asyncio.Runner() as runner:
+            with self._lanes.running():
+                # Who stays keeps its place in the group over a restart; who goes at the end leaves it.
+                self._inbox.open(self._gain, self._revoke, self._lose, None if until_end else self._place)
                 while not stop() and not (until_end and self._at_end()):
-                    self._poll()
-                    if self._pending:
-                        self._commit(runner.run(self._decide_pending()))
-                        on_commit(self.summary)
+                    self._turn()
+                self._drain()
+        except BaseException:
+            self._lose(list(self._owned))  # leaving the group must not commit what may be wrong
+            raise
         finally:
             self._inbox.close()
+            self._control.close()
             self._writer.close()
         return self.summary
 
+    @property
+    def held(self) -> int:
+        """Records taken up whose position is not sealed yet."""
+        return sum(owner.tracker.unfinished for owner in self._owned.values())
+
+    @property
+    def control(self) -> ControlState:
+        """What the control topic said when it was last looked at."""
+        return self._control.state
+
     def _at_end(self) -> bool:
-        return not self._pending and self._inbox.at_end()
+        """Whether this member is through, and so are the others: one may just have died with its partitions."""
+        if self.held or self._batch.decided or not self._inbox.at_end():
+            return False
+        return others_at_end(self._reader, self._inbox, self.app.topics.events, self._owned)
 
-    def _poll(self) -> None:
-        """Take in what fits one batch; also with enough in hand, since polling is what keeps the membership."""
-        room = max(1, BATCH_EVENTS_MAX - len(self._pending))
-        found = self._inbox.poll(room, 0.0 if self._pending else POLL_S)
-        self._pending.extend(record for record in found if record.at.partition in self._owned)
+    def _turn(self) -> None:
+        """Obey, poll, hand out, collect, commit what is due."""
+        self._obey()
+        deciding = self.held > len(self._results)
+        refused = bool(self._batch.decided)
+        self._take_in(0.0 if deciding else BUSY_WAIT_S if refused else IDLE_POLL_S)
+        self._collect(BUSY_WAIT_S if deciding else 0.0)
+        if self._is_due():
+            self._commit()
+        if self._reporting.turned(self._clock()):
+            waiting = self.held - len(self._results) - self._lanes.in_flight
+            self._reporting.show(self._owned, self._lanes.in_flight, waiting, self._inbox.lags())
 
-    async def _decide_pending(self) -> Batch:
-        """Decide what is in hand, in order, until the batch is full; the first event always."""
-        batch, began = Batch(), self._clock()
-        for _ in range(min(len(self._pending), BATCH_EVENTS_MAX)):
-            await self._decider.add(self._pending.popleft(), batch)
-            if self._clock() - began > BATCH_S_MAX:
-                break
-        return batch
+    def _obey(self) -> None:
+        """Follow the control topic: while the app is killed nothing begins and nothing is committed."""
+        state = self._control.poll()
+        self._reporting.controlled(state)
+        self._throttle.set(state.decisions_per_minute)
+        allowed = self._limits.in_flight_max if state.in_flight_max is None else state.in_flight_max
+        self._lanes.limit(0 if state.killed else min(allowed, self._limits.in_flight_max))
 
-    def _commit(self, batch: Batch) -> None:
-        """Commit the batch; after a refusal the rows and the consumer go back to what is committed.
-
-        No poll lies between the batch's last decision and here: its partitions are those owned at the last poll,
-        and the group's metadata is of then.
-        """
-        topic = self.app.topics.events
-        try:
-            self._writer.commit(batch.outgoing, batch.positions(topic), self._inbox.group_metadata)
-        except CommitRefused as error:
-            self._refuse(error)
+    def _take_in(self, timeout_s: float) -> None:
+        """Poll for what there is room for; where there is none for long, with the partitions paused."""
+        now_s = self._clock()
+        room = self._pressure.room(self._owned, now_s)
+        if not room and not self._pressure.stalled(now_s):
             return
-        self._refusals = 0
-        self._inbox.expect_more(batch.partitions_of(topic))
-        self.summary.count_batch(batch)
+        self._inbox.pause(self._pressure.paused(self._owned, now_s))
+        taken = []
+        for record in self._inbox.poll(min(room or 1, POLL_RECORDS_MAX), timeout_s):
+            owner = self._owned.get(record.at.partition)
+            if owner is not None and owner.tracker.take(record.at.offset):
+                taken.append((owner, record))
+        if taken:
+            self._lanes.submit(taken)
 
-    def _refuse(self, error: CommitRefused) -> None:
-        """Go back to what is committed, unless the same would be refused again.
+    def _collect(self, timeout_s: float) -> None:
+        """Take over what was decided; what belongs to a partition that was lost is dropped."""
+        for decided in self._lanes.collect(timeout_s):
+            self._reporting.decided(decided)
+            if decided.owner.live:
+                if not self._results:
+                    self._oldest_at = self._clock()
+                self._results.append(decided)
 
-        Raises:
-            CommitRefused: Another process has the slot, or the broker refuses time and again.
-        """
+    def _is_due(self) -> bool:
+        waiting = len(self._results) + len(self._batch.decided)
+        if not waiting:
+            return False
+        lingered = self._clock() - self._oldest_at >= self._limits.linger_ms_max / 1000
+        return waiting >= self._limits.batch_max or lingered or self.held == len(self._results)
+
+    def _commit(self) -> None:
+        """Seal a batch of what is decided and commit it; without the group's metadata it waits for the next poll."""
+        if self._inbox.group_metadata is None or self._control.state.killed:
+            return
+        while self._results and len(self._batch.decided) < self._limits.batch_max:
+            self._batch.add(self._results.popleft())
+        began = self._clock()
+        if self._batch.decided and self._committer.commit(self._batch):
+            self._note_committed(self._clock() - began)
+            self._batch = Batch()
+            self._on_commit(self.summary)
+
+    def _note_committed(self, took_s: float) -> None:
+        batch = self._batch
+        self._inbox.expect_more(batch.partitions_of(self.app.topics.events))
+        self.summary.count_batch(batch.decided)
+        self._reporting.committed(batch.decided, len(batch.outgoing), took_s)
+
+    def _count_refused(self, reason: str) -> None:
         self.summary.refused_commits += 1
-        self._refusals += not error.stale_group
-        if error.fenced or self._refusals >= REFUSALS_MAX:
-            raise error
-        self._pending.clear()
-        self._inbox.rewind(self._gain)
+        self._reporting.refused(reason)
 
-    def _gain(self, positions: Mapping[int, int]) -> None:
-        self._owned.update(positions)
-        for partition, position in positions.items():
-            self._restorer.restore(partition, position)
+    def _commit_all(self) -> None:
+        while self._results or self._batch.decided:
+            before = self.summary.transactions
+            self._commit()
+            if self.summary.transactions == before:
+                return
 
-    def _lose(self, partitions: Iterable[int]) -> None:
-        """Forget everything of the partitions: whoever owns them now decides their events."""
-        lost = set(partitions)
-        self._owned -= lost
-        self._rows.drop(lost)
-        self._pending = deque(record for record in self._pending if record.at.partition not in lost)
+    def _drain(self) -> None:
+        """Let nothing begin any more, and commit what is in flight as it finishes, within the deadline."""
+        self._lanes.limit(0)
+        self.stopping = True
+        deadline = self._clock() + self._limits.drain_s_max
+        while self._lanes.in_flight and self._clock() < deadline:
+            self._control.poll()
+            self._inbox.pause(self._owned)
+            self._inbox.poll(1, 0.0)
+            self._collect(BUSY_WAIT_S)
+            if self._is_due():
+                self._commit()
+        self._collect(0.0)
+        self._commit_all()
+
+    def _gain(self, standing: Mapping[int, Unfinished]) -> None:
+        for number, stands in standing.items():
+            self._owned[number] = OwnedPartition(number, stands, self._restorer.restore(number, stands))
+        self._reporting.gained(standing)
+
+    def _revoke(self, partitions: Collection[int]) -> None:
+        """Finish or abandon what is in flight of partitions that move on after this, commit, and forget them."""
+        going = [self._owned[number] for number in partitions if number in self._owned]
+        for owner in going:
+            owner.closing = True
+        deadline = self._clock() + self._limits.revoke_s_max
+        while any(owner.running for owner in going) and self._clock() < deadline:
+            self._collect(BUSY_WAIT_S)
+        self._collect(0.0)
+        self._commit_all()
+        self._lose(partitions)
+
+    def _lose(self, partitions: Collection[int]) -> None:
+        """Drop everything of the partitions: whoever owns them now decides their events."""
+        for number in partitions:
+            owner = self._owned.pop(number, None)
+            if owner is not None:
+                owner.closing, owner.live = True, False
+        before = len(self._batch.decided) + len(self._results)
+        self._batch.drop_lost()
+        self._results = deque(decided for decided in self._results if decided.owner.live)
+        self._reporting.lost(partitions, before - len(self._batch.decided) - len(self._results))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from driftline.consumers.app import App
 from driftline.log import Settings, TopicAdmin
 from driftline.log.clients import REQUEST_TIMEOUT_S
-from driftline.log.group import POLL_INTERVAL_MS_MAX
 from driftline.schemas import Codec, UsageError
 
 
@@ -14,13 +13,12 @@ def check_start(app: App, settings: Settings, codec: Codec) -> None:
 
     Raises:
         ContractError: The registry does not hold a packaged schema.
-        UsageError: A topic is missing or has another partition count, or a decision may take too long.
+        UsageError: A topic is missing or has another partition count.
         EnvironmentUnreachable: A broker or the registry does not answer.
     """
     for topic, record in app.subjects():
         codec.registry.resolve(topic, app.contracts.require(record))
     _check_topics(app, TopicAdmin(settings, REQUEST_TIMEOUT_S).partitions())
-    _check_patience(app)
 
 
 def _check_topics(app: App, partitions: dict[str, int]) -> None:
@@ -33,17 +31,4 @@ def _check_topics(app: App, partitions: dict[str, int]) -> None:
             raise UsageError(
                 f"{name} has {partitions[name]} partitions and {topics.events} {partitions[topics.events]}",
                 "make them equal: a workflow's records share a partition",
-            )
-
-
-def _check_patience(app: App) -> None:
-    """A decision must end before the group gives its partition to another member."""
-    limit_s = POLL_INTERVAL_MS_MAX / 1000
-    for boundary in app.boundaries:
-        longest_s = boundary.max_attempts * boundary.timeout_s
-        if longest_s >= limit_s:
-            raise UsageError(
-                f"boundary {boundary.name}: {boundary.max_attempts} attempts of {boundary.timeout_s:g} s may take "
-                f"{longest_s:g} s, and the group waits {limit_s:g} s",
-                "lower max_attempts or timeout_s",
             )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from driftline.consumers.batch import Batch
+from driftline.consumers.deciding import Decided
 from driftline.schemas import Decision
 
 
@@ -35,6 +36,8 @@ class RunSummary:
     """Decisions accepted after at least one rejection was fed back."""
     dead: Counter[str] = field(default_factory=Counter)
     """By reason."""
+    repeats: int = 0
+    """Events whose id was met lately on the same partition: decided again, with the same derived ids."""
     transactions: int = 0
     """Committed ones."""
     refused_commits: int = 0
@@ -42,14 +45,18 @@ class RunSummary:
     cost_usd: float = 0.0
     """Of the attempts whose price is known."""
 
-    def count_batch(self, batch: Batch) -> None:
+    def count_batch(self, batch: Sequence[Decided]) -> None:
         """Add what one transaction has committed."""
         self.transactions += 1
-        self.events += len(batch.decided) + batch.folded + batch.dead.total()
-        self.folded += batch.folded
-        self.dead.update(batch.dead)
-        for decision in batch.decided:
-            self.count(decision)
+        self.events += len(batch)
+        for decided in batch:
+            self.repeats += decided.repeat
+            if decided.dead is not None:
+                self.dead[decided.dead.value] += 1
+            if decided.decision is not None:
+                self.count(decided.decision)
+            elif decided.dead is None:
+                self.folded += 1
 
     def count(self, decision: Decision) -> None:
         """Add one committed decision."""

@@ -18,7 +18,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -163,7 +163,7 @@ class StreamJudge:
             return Judgement((self._reject(RejectionCode.NOT_EXTRACTED, "an answer", text[-80:]),))
         expected = self._expected_of(found, answer, case)
         rejections = () if expected is None else (self._reject(RejectionCode.WRONG_ANSWER, expected, found[:80]),)
-        return Judgement(rejections, Proposal("answer", {"answer": found}), answer_action(found))
+        return Judgement(rejections, Proposal("answer", {"answer": found}), partial(answer_action, found))
 
     def _expected_of(self, found: str, answer: Answer, case: Case) -> str | None:
         """What was expected instead; None when the answer is accepted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 from driftline.consumers.actions import action_of
@@ -97,9 +97,9 @@ class VerifierChain:
         mismatches = shape.mismatches(dict(parsed.payload), at="/payload")
         if mismatches:
             return Judgement(tuple(mismatches[:MISMATCHES_TOLD_MAX]), parsed)
-        action = action_of(shape.contract, parsed)
+        act = partial(action_of, shape.contract, parsed)
         for verifier in self.verifiers:
             rejections = tuple(verifier.verify(parsed, case))
             if rejections:
-                return Judgement(rejections, parsed, action)
-        return Judgement((), parsed, action)
+                return Judgement(rejections, parsed, act)
+        return Judgement((), parsed, act)

@@ -3,6 +3,7 @@
 from driftline.log.events import artifact_record, decision_record, to_event, to_outgoing
 from driftline.log.group import GroupConsumer
 from driftline.log.memory import MemoryLog, partition_of
+from driftline.log.positions import Tracker, Unfinished
 from driftline.log.prepare import prepare
 from driftline.log.reader import KafkaReader
 from driftline.log.records import (
@@ -17,7 +18,7 @@ from driftline.log.records import (
 )
 from driftline.log.settings import Settings, load_settings
 from driftline.log.topics import ALERTS, ARTIFACTS, AppTopics, TopicAdmin, TopicSpec
-from driftline.log.writer import CommitRefused, TransactionalWriter, WriterFenced
+from driftline.log.writer import CommitRefused, OutcomeUnknown, TransactionalWriter, WriterFenced
 
 __all__ = [
     "ALERTS",
@@ -31,6 +32,7 @@ __all__ = [
     "LogTransaction",
     "LogWriter",
     "MemoryLog",
+    "OutcomeUnknown",
     "Outgoing",
     "Position",
     "Record",
@@ -38,7 +40,9 @@ __all__ = [
     "Span",
     "TopicAdmin",
     "TopicSpec",
+    "Tracker",
     "TransactionalWriter",
+    "Unfinished",
     "WriterFenced",
     "artifact_record",
     "decision_record",

@@ -74,10 +74,16 @@ def to_outgoing(event: Event, topic: str, codec: Codec, partition: int | None = 
     )
 
 
-def decision_record(decision: Decision, topic: str, codec: Codec) -> Outgoing:
+def decision_record(decision: Decision, topic: str, codec: Codec, traceparent: str | None = None) -> Outgoing:
     """The record of a decision: beside its input, stamped with the input's event time, which is its `ce_time` too.
 
     When it was decided is in the value.
+
+    Args:
+        decision: What was decided.
+        topic: Where it will be written.
+        codec: Encodes it.
+        traceparent: W3C trace context of the decision.
     """
     envelope = Envelope(
         id=decision.decision_id,
@@ -86,6 +92,7 @@ def decision_record(decision: Decision, topic: str, codec: Codec) -> Outgoing:
         subject=decision.workflow,
         time=decision.input.event_time,
         causation_id=decision.input.event_id,
+        traceparent=traceparent,
     )
     return Outgoing(
         topic=topic,

@@ -124,6 +124,16 @@ class TopicAdmin:
             futures = self._ask(lambda admin: admin.delete_topics(present, operation_timeout=self._timeout_s))
             self._wait_all(futures, tolerated=KafkaError.UNKNOWN_TOPIC_OR_PART)
 
+    def group_members(self, group: str) -> int:
+        """How many members a consumer group has just now; 0 for one that is not there."""
+        futures = self._ask(lambda admin: admin.describe_consumer_groups([group], request_timeout=self._timeout_s))
+        try:
+            return len(futures[group].result(self._timeout_s + 1).members)
+        except KafkaException as error:
+            raise kafka_error(self._settings, error) from error
+        except TimeoutError as error:
+            raise KafkaUnreachable(f"{group}: no answer within {self._timeout_s:g} s", "try again") from error
+
     def delete_group(self, group: str) -> None:
         """Forget the positions of a consumer group without members; one that is not there is passed over."""
         futures = self._ask(lambda admin: admin.delete_consumer_groups([group], request_timeout=self._timeout_s))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,8 @@ from driftline.schemas import KafkaUnreachable, UsageError
 
 TRANSACTION_TIMEOUT_MS = 10_000
 """At most 10 s, so that a dead process holds readers up no longer than that."""
+SOCKET_TIMEOUT_MS = 10_000
+"""librdkafka sends a request again that got no answer for so long; not above `TRANSACTION_TIMEOUT_MS`."""
 QUEUE_RECHECK_S = 0.1
 """How long to serve deliveries before another try, when the producer's queue is full."""
 
@@ -39,12 +41,20 @@ class CommitRefused(UsageError):
         self.stale_group = stale_group
 
 
+class OutcomeUnknown(KafkaUnreachable):
+    """The commit got no answer: the transaction may be visible or aborted. The group's positions tell which."""
+
+
 class WriterFenced(UsageError):
     """Another process has taken the transactional id over since; only an explicit `open` takes it back."""
 
 
 class TransactionalWriter:
     """A producer of transactions under a stable id; connects on first use.
+
+    A producer whose commit or abort was slow, or that lost a connection meanwhile, is let go, and the next commit
+    takes the id over anew, which bumps its epoch: librdkafka has no transactions v2 (KIP-890, librdkafka#5423), so a
+    request that was delayed and sent again could otherwise end the *next* transaction.
 
     Not guaranteed: which of two writers with one id wins when both commit; the older one is fenced, and stays so.
 
@@ -53,6 +63,7 @@ class TransactionalWriter:
         transactional_id: Stable over restarts, so that a start aborts the predecessor's open transaction.
         transaction_timeout_ms: After this the broker aborts what was left open; each step of a commit has as long.
         open_timeout_s: Of taking over the id; so late an address where nobody answers is told.
+        clock: Seconds from any origin, never going back.
     """
 
     def __init__(
@@ -61,13 +72,19 @@ class TransactionalWriter:
         transactional_id: str,
         transaction_timeout_ms: int = TRANSACTION_TIMEOUT_MS,
         open_timeout_s: float = REQUEST_TIMEOUT_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self.transactional_id = transactional_id
+        self.producers_replaced = 0
+        """How often a producer was let go after a slow, disturbed, refused or unanswered transaction."""
         self._timeout_ms = transaction_timeout_ms
         self._open_timeout_s = open_timeout_s
+        self._clock = clock
+        self._socket_timeout_ms = int(settings.kafka.get("socket.timeout.ms", SOCKET_TIMEOUT_MS))
         self._producer: Any = None
         self._fenced = False
+        self._disturbed = False
         self._topics: set[str] = set()
 
     def open(self) -> None:
@@ -78,7 +95,12 @@ class TransactionalWriter:
         """
         if self._producer is not None:
             return
-        conf = {"transactional.id": self.transactional_id, "transaction.timeout.ms": self._timeout_ms}
+        conf = {
+            "transactional.id": self.transactional_id,
+            "transaction.timeout.ms": self._timeout_ms,
+            "socket.timeout.ms": self._socket_timeout_ms,
+            "error_cb": self._note_disturbance,
+        }
         producer = make_producer(self._settings, conf)
         try:
             producer.init_transactions(self._open_timeout_s)
@@ -102,7 +124,8 @@ class TransactionalWriter:
             CommitRefused: The transaction was aborted.
             UsageError: A topic is not there; nothing was begun.
             WriterFenced: An earlier commit was fenced.
-            KafkaUnreachable: The broker did not answer within the deadline; the outcome may be unknown.
+            OutcomeUnknown: The last step got no answer within the deadline.
+            KafkaUnreachable: An earlier step got none; nothing is visible.
         """
         with self.transaction() as transaction:
             placed = transaction.write(records)
@@ -121,7 +144,8 @@ class TransactionalWriter:
             CommitRefused: The transaction was aborted.
             UsageError: A topic is not there; what was written before is aborted.
             WriterFenced: An earlier commit was fenced.
-            KafkaUnreachable: The broker did not answer within the deadline; the outcome may be unknown.
+            OutcomeUnknown: The last step got no answer within the deadline.
+            KafkaUnreachable: An earlier step got none; nothing is visible.
         """
         if self._fenced:
             raise WriterFenced(
@@ -129,12 +153,13 @@ class TransactionalWriter:
             )
         self.open()
         transaction = Transaction(self._producer, self._settings, self._timeout_ms / 1000, self._topics)
+        self._disturbed = False
         try:
             transaction.begin()
             yield transaction
-            transaction.commit()
+            self._end(transaction.commit)
         except KafkaException as error:
-            raise self._abort(error) from error
+            raise self._refusal(error, transaction) from error
         except BaseException:
             self._drop_open()
             raise
@@ -143,7 +168,21 @@ class TransactionalWriter:
         """Let the producer go; nothing is open between commits."""
         self._producer = None
 
-    def _abort(self, error: KafkaException) -> CommitRefused | KafkaUnreachable:
+    def _end(self, step: Callable[[], None]) -> None:
+        """Commit or abort; a producer that had trouble with it is not used again."""
+        began = self._clock()
+        step()
+        if self._disturbed or self._clock() - began >= self._socket_timeout_ms / 2000:
+            self._replace()
+
+    def _replace(self) -> None:
+        self._producer = None
+        self.producers_replaced += 1
+
+    def _note_disturbance(self, error: KafkaError) -> None:
+        self._disturbed = True
+
+    def _refusal(self, error: KafkaException, transaction: Transaction) -> CommitRefused | KafkaUnreachable:
         """Abort what is open, and say what the error means.
 
         The producer is let go, and the next commit takes the id over: after a record was refused, librdkafka
@@ -151,22 +190,27 @@ class TransactionalWriter:
         moved on is no fault of the producer's.
         """
         cause = error.args[0]
+        silent = cause.retriable() or cause.code() in {KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT}
+        if silent and transaction.committing:
+            self._replace()
+            return OutcomeUnknown(f"the commit of {self.transactional_id} got no answer: {cause.str()}", "try again")
         if not cause.fatal():
             self._drop_open()
         if cause.code() in _STALE_GROUP:
             return CommitRefused(f"the transaction was aborted: {cause.str()}", stale_group=True)
-        self._producer = None
+        self._replace()
         self._fenced = cause.code() in _FENCED
-        if cause.retriable() or cause.code() in {KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT}:
+        if silent:
             return unreachable(self._settings, error)
         return CommitRefused(f"the transaction was aborted: {cause.str()}", self._fenced)
 
     def _drop_open(self) -> None:
         """Abort; a producer that cannot is let go, and the next commit takes the id over."""
+        producer = self._producer
         try:
-            self._producer.abort_transaction(self._timeout_ms / 1000)
+            self._end(lambda: producer.abort_transaction(self._timeout_ms / 1000))
         except KafkaException:
-            self._producer = None
+            self._replace()
 
 
 class Transaction(LogTransaction):
@@ -181,6 +225,8 @@ class Transaction(LogTransaction):
         self._settings = settings
         self._deadline_s = deadline_s
         self._topics = topics
+        self.committing = False
+        """Whether the last step was begun: from then on the outcome is the coordinator's."""
 
     def begin(self) -> None:
         """Begin."""
@@ -203,11 +249,23 @@ class Transaction(LogTransaction):
     def send_positions(self, positions: Sequence[Position], group: Any) -> None:
         """Let the group's positions be committed with the transaction."""
         offsets = [TopicPartition(p.topic, p.partition, p.offset, p.metadata) for p in positions]
-        _twice(lambda: self._producer.send_offsets_to_transaction(offsets, group, self._deadline_s))
+        self._persist(lambda left_s: self._producer.send_offsets_to_transaction(offsets, group, left_s))
 
     def commit(self) -> None:
         """Commit."""
-        _twice(lambda: self._producer.commit_transaction(self._deadline_s))
+        self.committing = True
+        self._persist(self._producer.commit_transaction)
+
+    def _persist(self, step: Callable[[float], None]) -> None:
+        """Run a step, and again while it says `retriable` and the deadline allows: the transaction stays as it is."""
+        deadline = time.monotonic() + self._deadline_s
+        while True:
+            try:
+                step(max(0.1, deadline - time.monotonic()))
+                return
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise
 
     def _require_topics(self, names: set[str]) -> None:
         """A topic that is not there would cost the whole deadline and be told as silence: ask once for each."""
@@ -245,16 +303,6 @@ _STALE_GROUP = {
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError.FENCED_INSTANCE_ID,
 }
-
-
-def _twice(step: Any) -> None:
-    """Run a step that may say `retriable`: the transaction stays as it is and the step may be repeated."""
-    try:
-        step()
-    except KafkaException as error:
-        if not error.args[0].retriable():
-            raise
-        step()
 
 
 def _note_delivery(placed: list[Coordinates | KafkaError | None], index: int) -> Any:

@@ -14,6 +14,8 @@ from typing import Any, Self
 from uuid import uuid4
 
 from confluent_kafka import KafkaError, KafkaException
+from opentelemetry.trace import get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from driftline.log import AppTopics, Coordinates, Outgoing, Settings, load_settings, to_outgoing
 from driftline.log.clients import REQUEST_TIMEOUT_S, make_producer, require_topics
@@ -118,7 +120,7 @@ class Publisher:
             type: The stream; the record name when None.
             time: Event time, with a zone.
             id: The event's id.
-            traceparent: W3C trace context.
+            traceparent: W3C trace context; that of the caller's current span, if there is one, when None.
             causation_id: `ce_id` of the event that led to this one.
 
         Returns:
@@ -246,7 +248,7 @@ class Publisher:
             record=record,
             data=data,
             causation_id=causation_id,
-            traceparent=traceparent,
+            traceparent=_current_traceparent() if traceparent is None else traceparent,
         )
 
     def _ready(self, event: Event) -> Outgoing:
@@ -350,6 +352,14 @@ class Publisher:
             len(failed),
             all(one.retryable for one in failed),
         )
+
+
+def _current_traceparent() -> str | None:
+    if not get_current_span().get_span_context().is_valid:
+        return None
+    carrier: dict[str, str] = {}
+    TraceContextTextMapPropagator().inject(carrier)
+    return carrier["traceparent"]
 
 
 def _failure(delivery: Delivery, error: KafkaError) -> DeliveryFailed:

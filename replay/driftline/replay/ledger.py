@@ -10,11 +10,11 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from driftline.consumers.proposing import Answer, ProposerFailure
+from driftline.consumers.proposing import Answer, FailedCall, ProposerFailure
 from driftline.replay.plain import first_line
 from driftline.schemas import BadInput, Usage, canonical_json, content_hash
 
@@ -122,6 +122,7 @@ def _to_json(answer: Answer) -> str:
     data: dict[str, Any] = {name: getattr(answer, name) for name in answer.__slots__}
     data["usage"] = answer.usage.model_dump()
     data["facts"] = None if answer.facts is None else dict(answer.facts)
+    data["earlier"] = [asdict(call) for call in answer.earlier]
     return json.dumps(data)
 
 
@@ -129,4 +130,9 @@ def _from_json(text: str) -> Answer:
     data = json.loads(text)
     data["usage"] = Usage(**data["usage"])
     data["failure"] = None if data["failure"] is None else ProposerFailure(data["failure"])
+    data["earlier"] = tuple(_failed_call(call) for call in data.get("earlier", ()))
     return Answer(**data)
+
+
+def _failed_call(data: dict[str, Any]) -> FailedCall:
+    return FailedCall(**{**data, "failure": ProposerFailure(data["failure"])})

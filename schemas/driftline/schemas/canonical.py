@@ -19,6 +19,9 @@ INTEGER_MAX = 2**53 - 1
 """Up to here every double has its own integer (RFC 8785, RFC 7493)."""
 _LONG_NUMBER = re.compile("[0-9]{16}")
 """Whatever could hold an integer beyond `INTEGER_MAX`."""
+_PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
+_PLAIN_FLOAT_MIN, _PLAIN_FLOAT_MAX = 1e-4, 1e15
+"""Between them neither Python nor ECMAScript writes an exponent, and both write the shortest digits."""
 HASH_HEX_DIGITS = 32
 """128 bits of SHA-256: no accident makes two contents collide, and a row stays short."""
 
@@ -31,12 +34,42 @@ def canonical_json(value: Any) -> str:
             surrogate, a key that is no string, or a value deeper than the interpreter's stack.
     """
     try:
+        if _is_plain(value):
+            return _PLAIN.encode(value)
         text = rfc8785.dumps(value).decode()
         if _LONG_NUMBER.search(text):
             rfc8785.dumps(json.loads(text))  # What cannot be read back and written again is not canonical.
         return text
     except (rfc8785.CanonicalizationError, UnicodeEncodeError, RecursionError) as error:
         raise NotCanonical(f"not canonical JSON: {error}") from error
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether Python's own encoder, which is C, writes a value as RFC 8785 does.
+
+    So it is with ASCII keys, whose order is the same in UTF-8 and UTF-16, texts without lone surrogates, integers
+    that are exact as doubles, and such floats as both write without an exponent.
+    """
+    kind = type(value)
+    if kind is str:
+        return bool(value.isascii() or _is_utf8(value))
+    if kind is int:
+        return bool(-INTEGER_MAX <= value <= INTEGER_MAX)
+    if kind is float:
+        return bool(_PLAIN_FLOAT_MIN <= abs(value) < _PLAIN_FLOAT_MAX and not value.is_integer())
+    if kind is dict:
+        return all(type(name) is str and name.isascii() for name in value) and all(map(_is_plain, value.values()))
+    if kind is list:
+        return all(map(_is_plain, value))
+    return value is None or kind is bool
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parse_json(text: str) -> Any:

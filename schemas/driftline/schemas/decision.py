@@ -6,6 +6,8 @@ import json
 from enum import StrEnum
 from typing import Any
 
+from pydantic import Field
+
 from driftline.schemas.fields import Logged, Quoted, UtcMillis
 from driftline.schemas.rejection import Rejection
 
@@ -66,11 +68,16 @@ class Read(Logged):
     """`ok` or a typed failure."""
 
 
+def _is_none(value: object) -> bool:
+    # A later field that says nothing is not written: what was exported before it keeps its bytes and its hash.
+    return value is None
+
+
 class Attempt(Logged):
     """One call of the proposer and what the verifiers said of it."""
 
     number: int
-    """From 1."""
+    """From 1; a number that is missing was a failed call, of too many to be all kept."""
     model_reported: Quoted | None = None
     """The model that the provider says has answered."""
     fingerprint: Quoted | None = None
@@ -93,6 +100,8 @@ class Attempt(Logged):
     """Empty when the proposal was accepted."""
     reads: tuple[Read, ...] = ()
     """What tools answered during the attempt."""
+    model_requested: Quoted | None = Field(default=None, exclude_if=_is_none)
+    """The model that was asked; null, and left out of JSON, when it was the boundary's proposer."""
 
 
 class Decision(Logged):

@@ -6,6 +6,7 @@ The tree::
     ├── UsageError                 what the user asked for cannot be (exit 2)
     │   ├── BadInput               a file, a line or a field of the user's is wrong
     │   ├── ContractError          a schema is missing, differs from the packaged one or breaks evolution
+    │   ├── SpendCapReached        the models have cost what they may; what was decided is committed
     │   └── UnknownApp             no app of that name is configured or on the log
     ├── EnvironmentUnreachable     a broker, a registry or a provider does not answer (exit 3)
     │   ├── KafkaUnreachable
@@ -58,6 +59,10 @@ class UnknownApp(UsageError):
     """No app of that name is configured, importable or on the log."""
 
 
+class SpendCapReached(UsageError):
+    """The models have cost what the process may spend; nothing more is asked, and what was answered stands."""
+
+
 class EnvironmentUnreachable(DriftlineError):
     """Something outside the process does not answer; the same command may work later."""
 
@@ -86,6 +91,8 @@ class UndecodableReason(StrEnum):
     BAD_HEADERS = "bad_headers"
     OVERSIZE = "oversize"
     NOT_CANONICAL = "not_canonical"
+    EXHAUSTED = "exhausted"
+    """Nothing is wrong with the bytes: no proposal passed, and the boundary sends such inputs to the dead topic."""
 
 
 class Undecodable(DriftlineError):

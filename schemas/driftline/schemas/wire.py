@@ -126,6 +126,12 @@ class Codec:
             raise Undecodable(UndecodableReason.TRAILING_BYTES, f"bytes after the end of {reader.name}")
         return Decoded(reader.name, value, schema_id)  # type: ignore[arg-type]
 
+    def knows(self, data: bytes | None) -> bool:
+        """Whether the bytes can be decoded without asking the registry."""
+        if data is None or len(data) < HEADER.size or data[0] != MAGIC:
+            return True
+        return HEADER.unpack_from(data)[1] in self._readers
+
     def _learn(self, schema_id: int) -> _Reader:
         schema = self.registry.schema(schema_id)
         if schema is None:

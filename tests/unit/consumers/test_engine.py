@@ -24,6 +24,7 @@ from driftline.consumers import (
 from driftline.consumers.boundary import BoundBoundary
 from driftline.consumers.engine import answer_of
 from driftline.consumers.parsing import ANSWER_CHARACTERS_MAX
+from driftline.consumers.proposing import FailedCall
 from driftline.schemas import NotCanonical, UsageError, Verdict, canonical_json, content_hash
 
 GOOD = '{"type": "shop.RefundGranted", "payload": {"order": "A1", "amount": 40, "count": 1, "reason": "late"}}'
@@ -89,6 +90,13 @@ def test_exhausted_attempts_reject_where_the_boundary_says_so(bound: Bind, given
     assert (outcome.verdict, outcome.emitted) == (Verdict.REJECTED, ())
 
 
+def test_exhausted_attempts_of_a_boundary_that_sends_them_to_the_dead_topic_commit_nothing(
+    bound: Bind, given: Give, drive: Drive
+) -> None:
+    outcome, _ = drive(given(bound(max_attempts=1, on_exhausted=OnExhausted.DEAD)), [TOO_MUCH])
+    assert (outcome.verdict, outcome.emitted) == (Verdict.REJECTED, ())
+
+
 def test_a_rejection_that_is_not_retryable_ends_at_once(bound: Bind, given: Give, drive: Drive) -> None:
     outcome, asked = drive(given(bound(max_attempts=5)), [INSANE])
     assert (outcome.verdict, len(asked)) == (Verdict.ESCALATED, 1)
@@ -102,6 +110,83 @@ def test_a_call_that_failed_is_an_attempt_and_is_not_spoken_of(bound: Bind, give
     assert failed.rejections[0].code == "no_answer"
     assert list(second.messages) == list(first.messages)
     assert second.key != first.key
+
+
+LOST = FailedCall(1, ProposerFailure.TIMEOUT, "no answer within 60 s", latency_ms=60_000.0)
+BUSY = FailedCall(2, ProposerFailure.RATE_LIMITED, "RateLimitError 429", model_requested="test/other")
+
+
+def test_failed_calls_before_an_answer_are_attempts_of_their_own(bound: Bind, given: Give, drive: Drive) -> None:
+    outcome, _ = drive(given(bound()), [Answer(GOOD, earlier=(LOST, BUSY), model_requested="test/other")])
+    first, second, third = outcome.attempts
+    assert outcome.verdict is Verdict.ACCEPTED
+    assert [attempt.number for attempt in outcome.attempts] == [1, 2, 3]
+    assert (first.failure, first.raw_response, first.latency_ms) == ("timeout", None, 60_000.0)
+    assert [attempt.model_requested for attempt in outcome.attempts] == [None, "test/other", "test/other"]
+    assert (second.rejections[0].code, second.rejections[0].message) == ("no_answer", "RateLimitError 429")
+    assert (third.raw_response, third.rejections) == (GOOD, ())
+
+
+def test_a_failed_call_is_recorded_alike_before_an_answer_and_in_place_of_one(
+    bound: Bind, given: Give, drive: Drive
+) -> None:
+    alone = Answer(None, LOST.failure, LOST.failure_detail, latency_ms=LOST.latency_ms)
+    before, _ = drive(given(bound()), [Answer(GOOD, earlier=(LOST,))])
+    instead, _ = drive(given(bound()), [alone, GOOD])
+    assert before.attempts == instead.attempts
+
+
+def test_the_next_call_has_a_number_that_no_failed_call_had(bound: Bind, given: Give, drive: Drive) -> None:
+    _, asked = drive(given(bound()), [Answer(TOO_MUCH, earlier=(LOST, BUSY)), GOOD])
+    assert [request.key.attempt for request in asked] == [1, 4]
+
+
+def test_failed_calls_that_were_too_many_to_keep_leave_their_numbers_free(
+    bound: Bind, given: Give, drive: Drive
+) -> None:
+    last = replace(LOST, attempt=900)
+    outcome, asked = drive(given(bound()), [Answer(TOO_MUCH, earlier=(LOST, last)), GOOD])
+    assert [attempt.number for attempt in outcome.attempts] == [1, 900, 901, 902]
+    assert asked[1].key.attempt == 902
+
+
+def test_failed_calls_count_as_none_of_the_attempts(bound: Bind, given: Give, drive: Drive) -> None:
+    outcome, _ = drive(given(bound(max_attempts=2)), [Answer(TOO_MUCH, earlier=(LOST, BUSY)), GOOD])
+    assert (outcome.verdict, len(outcome.attempts)) == (Verdict.ACCEPTED, 4)
+
+
+def test_failed_calls_are_not_spoken_of(bound: Bind, given: Give, drive: Drive) -> None:
+    _, plain = drive(given(bound()), [TOO_MUCH, GOOD])
+    _, troubled = drive(given(bound()), [Answer(TOO_MUCH, earlier=(LOST, BUSY)), GOOD])
+    assert troubled[1].messages == plain[1].messages
+
+
+def test_without_a_fallback_the_record_reads_as_it_did_before_there_were_any(
+    bound: Bind, given: Give, drive: Drive
+) -> None:
+    outcome, _ = drive(given(bound()), [TOO_MUCH, GOOD])
+    assert '"model_requested":"test/scripted"' in outcome.decision(NOW).model_dump_json()
+    assert all("model_requested" not in attempt.model_dump_json() for attempt in outcome.attempts)
+
+
+def test_the_fallbacks_of_a_boundary_travel_with_each_request(bound: Bind, given: Give, drive: Drive) -> None:
+    _, asked = drive(given(bound(fallbacks=["test/two", "test/three"])), [TOO_MUCH, GOOD])
+    assert [list(request.fallbacks) for request in asked] == [["test/two", "test/three"]] * 2
+
+
+@pytest.mark.parametrize("fallbacks", ["test/two", ["test/scripted"], ["test/two", "test/two"]])
+def test_fallbacks_that_are_no_list_of_other_models_are_refused(bound: Bind, fallbacks: object) -> None:
+    with pytest.raises(UsageError, match="boundary refund: `fallbacks` is a list of models"):
+        bound(fallbacks=fallbacks)
+
+
+def test_one_proposal_over_and_over_ends_also_where_calls_failed_in_between(
+    bound: Bind, given: Give, drive: Drive
+) -> None:
+    answers: list[Answer | str] = [TOO_MUCH, Answer(TOO_MUCH, earlier=(replace(LOST, attempt=2),)), TOO_MUCH]
+    outcome, asked = drive(given(bound(max_attempts=9)), answers)
+    codes = [rejection.code for rejection in outcome.attempts[-1].rejections]
+    assert (len(asked), codes) == (3, ["policy_violation", "repeated_proposal"])
 
 
 def test_one_proposal_over_and_over_ends_before_the_attempts_do(bound: Bind, given: Give, drive: Drive) -> None:
@@ -181,6 +266,7 @@ def test_the_prompt_sees_exactly_what_a_replay_reads_back(bound: Bind, given: Gi
 
 def test_a_recorded_attempt_gives_back_its_answer(bound: Bind, given: Give, drive: Drive) -> None:
     answer = Answer(GOOD, model_reported="m", fingerprint="f", facts={"reference": "1"}, cost_usd=0.1, latency_ms=2.0)
+    answer = replace(answer, model_requested="test/other")
     outcome, _ = drive(given(bound()), [answer])
     assert answer_of(outcome.attempts[0]) == answer
 

@@ -14,7 +14,7 @@ from driftline.consumers.dead import DETAIL_BYTES_MAX, VALUE_BYTES_MAX, input_of
 from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Rows, row_record
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import Coordinates, MemoryLog, Outgoing, Record
+from driftline.log import Coordinates, MemoryLog, Outgoing, Record, Unfinished
 from driftline.schemas import (
     Codec,
     Contracts,
@@ -47,55 +47,46 @@ def codec() -> Codec:
     return Codec(Registry("mock://rows"), renewals.contracts)
 
 
+def written(rows: Rows, codec: Codec) -> list[Record]:
+    """The records of a state topic that hold these rows."""
+    made = [row_record("shop.state", 0, key, 1, row, codec) for key, row in rows.items()]
+    return [lying_at(offset, outgoing) for offset, outgoing in enumerate(made)]
+
+
 def test_rows_come_back_as_they_were_written(codec: Codec) -> None:
-    rows, restored, written = Rows(Fold(count, "1")), Rows(Fold(count, "1")), []
+    rows = Rows(Fold(count, "1"))
     for offset, key in enumerate([b"a", b"b", b"a"]):
-        row = rows.fold(0, key, event(), offset)
-        rows.keep(0, key, row)
-        assert row is not None
-        record = Record(Coordinates("shop.events", 0, offset), key, b"", 1)
-        written.append(lying_at(offset, row_record("shop.state", record, event(), row, codec)))
-    assert restored.restore(0, written, codec) == 2
-    for key in (b"a", b"b"):
-        assert restored.get(0, key) == rows.get(0, key)
-    assert restored.as_of(0) == 2
-    kept = restored.get(0, b"a")
+        rows.keep(key, rows.fold(key, event(), offset))
+    restored = Rows.restored(Fold(count, "1"), written(rows, codec), codec)
+    assert dict(restored.items()) == dict(rows.items())
+    kept = restored.get(b"a")
     assert kept is not None
-    assert (kept.version, kept.data["seen"], kept.data["at"]) == (2, 2, "2026-07-01T00:00:00.000Z")
+    assert (kept.version, kept.as_of, kept.data["seen"]) == (2, 2, 2)
+    assert kept.data["at"] == "2026-07-01T00:00:00.000Z"
 
 
 def test_a_tombstone_removes_its_row(codec: Codec) -> None:
     rows = Rows(Fold(count, "1"))
-    row = rows.fold(0, b"a", event(), 0)
-    assert row is not None
-    made = row_record("shop.state", Record(Coordinates("shop.events", 0, 0), b"a", b"", 1), event(), row, codec)
+    rows.keep(b"a", rows.fold(b"a", event(), 0))
     gone = Record(Coordinates("shop.state", 0, 1), b"a", None, 1)
-    assert rows.restore(0, [lying_at(0, made), gone], codec) == 0
+    assert len(Rows.restored(Fold(count, "1"), [*written(rows, codec), gone], codec)) == 0
 
 
-def test_an_event_that_a_row_has_seen_changes_nothing() -> None:
+def test_rows_of_another_fold_version_are_not_current(codec: Codec) -> None:
     rows = Rows(Fold(count, "1"))
-    rows.keep(0, b"a", rows.fold(0, b"a", event(), 5))
-    assert rows.fold(0, b"a", event(), 5) == rows.get(0, b"a")
+    rows.keep(b"a", rows.fold(b"a", event(), 0))
+    assert Rows.restored(Fold(count, "1"), written(rows, codec), codec).current
+    assert not Rows.restored(Fold(count, "2"), written(rows, codec), codec).current
 
 
 def test_a_folded_row_is_not_kept_before_it_is_said_so() -> None:
     rows = Rows(Fold(count, "1"))
-    assert rows.fold(0, b"a", event(), 0) is not None
-    assert rows.get(0, b"a") is None
-
-
-def test_a_revoked_partition_is_forgotten_and_the_others_stay() -> None:
-    rows = Rows(Fold(count, "1"))
-    for partition in (0, 1):
-        rows.keep(partition, b"a", rows.fold(partition, b"a", event(), 0))
-    rows.drop([0])
-    assert (rows.get(0, b"a"), rows.as_of(0)) == (None, -1)
-    assert rows.get(1, b"a") is not None
+    assert rows.fold(b"a", event(), 0) is not None
+    assert rows.get(b"a") is None
 
 
 def test_an_app_without_a_fold_keeps_no_rows() -> None:
-    assert Rows(None).fold(0, b"a", event(), 0) is None
+    assert Rows(None).fold(b"a", event(), 0) is None
 
 
 def test_a_fold_that_raises_names_the_event() -> None:
@@ -103,11 +94,11 @@ def test_a_fold_that_raises_names_the_event() -> None:
     with pytest.raises(
         UsageError, match=r"the fold fails on the t e1 of w: KeyError\('missing'\); mend the app's fold"
     ):
-        Rows(broken).fold(0, b"a", event(), 0)
+        Rows(broken).fold(b"a", event(), 0)
 
 
 def test_a_row_that_canonical_json_refuses_says_so_before_it_is_written() -> None:
-    row = Rows(Fold(lambda data, given: {"n": 2**60}, "1")).fold(0, b"a", event(), 0)
+    row = Rows(Fold(lambda data, given: {"n": 2**60}, "1")).fold(b"a", event(), 0)
     assert row is not None
     with pytest.raises(NotCanonical):
         _ = row.json
@@ -179,14 +170,14 @@ def test_what_a_decision_names_is_among_the_artifacts(codec: Codec) -> None:
 def test_a_group_whose_position_was_lost_is_told_before_anything_is_decided_again(codec: Codec) -> None:
     """After offsets expire the broker hands out the beginning; the rows remember that they have seen more."""
     log, topics = MemoryLog(), renewals.topics
-    rows = Rows(renewals.fold)
-    key = b"c1"
     due = Event("e1", "renewal-due.one-year", "crm", "c1", TIME, "driftline.renewals.RenewalDue", {})
-    row = rows.fold(0, key, due, 41)
+    row = Rows(renewals.fold).fold(b"c1", due, 41)
     assert row is not None
-    log.commit([row_record(topics.state, Record(Coordinates(topics.events, 0, 41), key, b"", 1), due, row, codec)])
-    restorer = RowRestorer(renewals, log, codec, rows)
+    log.commit([row_record(topics.state, 0, b"c1", 1, row, codec)])
+    restorer = RowRestorer(renewals, log, codec)
     with pytest.raises(UsageError, match="seen offset 41"):
-        restorer.restore(0, 0)
-    restorer.restore(0, 42)
-    assert rows.as_of(0) == 41
+        restorer.restore(0, Unfinished(0, 0))
+    with pytest.raises(UsageError, match="seen offset 41"):
+        restorer.restore(0, Unfinished(0, 60, (41,)))
+    for standing in (Unfinished(42, 42), Unfinished(7, 42, (7, 8))):
+        assert dict(restorer.restore(0, standing).items()) == {b"c1": row}

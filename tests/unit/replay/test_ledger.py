@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure
+from driftline.consumers.proposing import Answer, FailedCall, ProposalRequest, ProposerFailure
 from driftline.replay import AnswerKey, Candidate, ForcedResult, Ledger, Segment
 from driftline.schemas import BadInput, Decision, Usage
 
@@ -51,6 +51,12 @@ class Counting:
 def test_an_answer_comes_back_as_it_was_put(ledger: Ledger) -> None:
     ledger.put(KEY, ANSWER, "run", "2026-09-22T12:00:00Z")
     assert ledger.get(KEY) == ANSWER
+
+
+def test_the_calls_that_failed_before_an_answer_come_back_with_it(ledger: Ledger) -> None:
+    earlier = (FailedCall(1, ProposerFailure.TIMEOUT, "slow"), FailedCall(2, ProposerFailure.RATE_LIMITED))
+    answer = replace(ANSWER, earlier=earlier, model_requested="acme/other")
+    assert ledger.put(KEY, answer, "run", "2026-09-22T12:00:00Z") == ledger.get(KEY) == answer
 
 
 def test_a_failure_that_is_an_outcome_comes_back_as_one(ledger: Ledger) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,11 @@ JSON_DATA = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=12,
 )
+
+
+@given(JSON_DATA | st.floats(allow_nan=False, allow_infinity=False).filter(lambda x: abs(x) < 2**53))
+def test_every_value_is_written_as_the_reference_writes_it(value: Any) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value).decode()
 
 
 @given(JSON_DATA)

@@ -26,7 +26,6 @@ _SETTINGS: Mapping[str, str] = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     # One node: every internal topic has one partition and one replica.
     "offsets.topic.num.partitions": "1",
     "offsets.topic.replication.factor": "1",
@@ -67,6 +66,16 @@ class KafkaStatus:
     log_file: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Proxied:
+    """A second listener that clients reach through a proxy: for tests that stand between client and broker."""
+
+    port: int
+    """Where the broker listens and the proxy connects to."""
+    advertised_port: int
+    """Where the proxy listens: what the broker tells clients of this listener to connect to."""
+
+
 class LocalKafka:
     """The local Kafka of one home folder.
 
@@ -75,7 +84,12 @@ class LocalKafka:
     """
 
     def __init__(
-        self, home: Path, artifacts: Path | None = None, say: Callable[[str], None] = lambda _: None
+        self,
+        home: Path,
+        artifacts: Path | None = None,
+        say: Callable[[str], None] = lambda _: None,
+        *,
+        proxied: Proxied | None = None,
     ) -> None:
         """Name the home folder; nothing is touched or started.
 
@@ -84,8 +98,9 @@ class LocalKafka:
             artifacts: Where the jars are or will be; by default `$DRIFTLINE_ARTIFACTS`, else in the default
                 home, shared by all homes.
             say: Told one line before a step that takes long (a download).
+            proxied: A second listener, of a start by this object.
         """
-        self._service = Service(_KafkaRecipe(), home, artifacts, say)
+        self._service = Service(_KafkaRecipe(proxied), home, artifacts, say)
 
     def start(
         self, port: int | None = None, ephemeral: bool = False, *, die_with_caller: bool | None = None
@@ -140,6 +155,9 @@ class _KafkaRecipe:
     ready_timeout_s = READY_TIMEOUT_S
     stop_grace_s = STOP_GRACE_S
 
+    def __init__(self, proxied: Proxied | None = None) -> None:
+        self._proxied = proxied
+
     def endpoint(self, port: int) -> str:
         return f"{HOST}:{port}"
 
@@ -157,7 +175,7 @@ class _KafkaRecipe:
         temp = _emptied(work / "tmp")
         jvm = [java, *_JVM, f"-Djava.io.tmpdir={temp}", f"-Dlog4j2.configurationFile={_LOG4J}"]
         jvm += ["-cp", f"{files}/*"]
-        settings = {**_SETTINGS, **_addresses(port, free_port())}
+        settings = {**_SETTINGS, **_addresses(port, free_port(), self._proxied)}
         if not (work / "data" / "meta.properties").exists():
             _format(jvm, settings, work)
         config = _write_properties(work / "server.properties", {**settings, "log.dirs": str(work / "data")})
@@ -187,12 +205,21 @@ class _KafkaRecipe:
         return answers
 
 
-def _addresses(port: int, controller_port: int) -> dict[str, str]:
+def _addresses(port: int, controller_port: int, proxied: Proxied | None) -> dict[str, str]:
+    listeners = {"PLAINTEXT": port} if proxied is None else {"PLAINTEXT": port, "PROXIED": proxied.port}
+    advertised = listeners if proxied is None else {**listeners, "PROXIED": proxied.advertised_port}
+    bound = {**listeners, "CONTROLLER": controller_port}
     return {
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
-        "listeners": f"PLAINTEXT://{HOST}:{port},CONTROLLER://{HOST}:{controller_port}",
-        "advertised.listeners": f"PLAINTEXT://{HOST}:{port}",
+        "listeners": _listed(bound),
+        "advertised.listeners": _listed(advertised),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in bound),
+        "inter.broker.listener.name": "PLAINTEXT",
     }
+
+
+def _listed(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://{HOST}:{port}" for name, port in ports.items())
 
 
 def _format(jvm: list[str], settings: Mapping[str, str], work: Path) -> None:

@@ -68,13 +68,25 @@ class CallFailed(Exception):
         failure: Why.
         detail: One line for a person.
         latency_ms: How long it took, where that is known.
+        retry_after_s: As in `Answer`.
+        at_fault: As in `Answer`.
     """
 
-    def __init__(self, failure: ProposerFailure, detail: str, latency_ms: float | None = None) -> None:
+    def __init__(
+        self,
+        failure: ProposerFailure,
+        detail: str,
+        latency_ms: float | None = None,
+        *,
+        retry_after_s: float | None = None,
+        at_fault: bool = False,
+    ) -> None:
         super().__init__(detail)
         self.failure = failure
         self.detail = detail
         self.latency_ms = latency_ms
+        self.retry_after_s = retry_after_s
+        self.at_fault = at_fault
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

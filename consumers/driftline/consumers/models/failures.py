@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Collection
+from datetime import UTC, datetime
 from typing import Any
 
 from driftline.consumers.models.answers import CallFailed, causes
+from driftline.consumers.models.retry_after import retry_after_s
 from driftline.consumers.proposing import ProposerFailure
 from driftline.schemas import UsageError
 
@@ -15,6 +17,8 @@ DETAIL_CHARACTERS_MAX = 240
 SECRET_OVERLAP_CHARACTERS = 6
 """A word that shares this many characters in a row with a secret is struck out."""
 STRUCK = "[struck out]"
+AT_FAULT = frozenset({400, 413, 422})
+"""Status codes by which a provider says that the request is wrong, not the provider or the time."""
 
 _SECRET_NAME = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL)(?!.*(DIR|PATH|FILE|URL|HOME)$)", re.IGNORECASE)
 _SUSPECT = re.compile(r"sk-|\*{3}|bearer|^(?=.*\d)(?=.*[A-Za-z])[\w\-+/=.]{20,}$", re.IGNORECASE)
@@ -59,7 +63,13 @@ def classify(litellm: Any, error: Exception, model: str, secrets: Collection[str
         if isinstance(cause, UsageError):
             raise cause from None
     _refuse_mistake(litellm, error, model, secrets, keyed)
-    return CallFailed(_failure_of(litellm, error), _describe(error, secrets))
+    failure = _failure_of(litellm, error)
+    return CallFailed(
+        failure,
+        _describe(error, secrets),
+        retry_after_s=retry_after_s(error, lambda: datetime.now(UTC)),
+        at_fault=failure is ProposerFailure.PROVIDER_ERROR and getattr(error, "status_code", None) in AT_FAULT,
+    )
 
 
 def unknown_provider(model: str, check: Callable[[], object]) -> UsageError | None:

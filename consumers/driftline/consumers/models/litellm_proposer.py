@@ -74,7 +74,7 @@ class LiteLLMProposer:
         load_litellm()
 
     def check(self, request: ProposalRequest) -> None:
-        """Prove, before anything is asked, that the model string and the parameters can be served.
+        """Prove, before anything is asked, that the model strings, fallbacks too, and the parameters can be served.
 
         Raises:
             UsageError: They cannot; lists what can.
@@ -83,17 +83,10 @@ class LiteLLMProposer:
         if refused:
             mend = "keys come from the environment; retries, caches and streams are not for replayable calls"
             raise UsageError(f"{refused[0]} is no model parameter", mend)
-        if request.model in self._checked:
-            return
-        if _is_own(request.model):
-            provider, _, name = request.model.partition("/")
-            OWN_PROVIDERS[provider].check(name)
-        else:
-            litellm = load_litellm()
-            mistake = unknown_provider(request.model, lambda: litellm.get_llm_provider(request.model))
-            if mistake:
-                raise mistake
-        self._checked.add(request.model)
+        for model in (request.model, *request.fallbacks):
+            if model not in self._checked:
+                _check_model(model)
+                self._checked.add(model)
 
     def _arguments(self, litellm: Any, request: ProposalRequest) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -117,6 +110,17 @@ class LiteLLMProposer:
 
     def _secrets(self) -> frozenset[str]:
         return known_secrets() | ({self._api_key} if self._api_key else set())
+
+
+def _check_model(model: str) -> None:
+    if _is_own(model):
+        provider, _, name = model.partition("/")
+        OWN_PROVIDERS[provider].check(name)
+        return
+    litellm = load_litellm()
+    mistake = unknown_provider(model, lambda: litellm.get_llm_provider(model))
+    if mistake:
+        raise mistake
 
 
 def _is_own(model: str) -> bool:
@@ -201,4 +205,11 @@ def _refusal(message: Any) -> str | None:
 
 def _failed(failed: CallFailed, measured_ms: float) -> Answer:
     latency_ms = measured_ms if failed.latency_ms is None else failed.latency_ms
-    return Answer(text=None, failure=failed.failure, failure_detail=failed.detail, latency_ms=latency_ms)
+    return Answer(
+        text=None,
+        failure=failed.failure,
+        failure_detail=failed.detail,
+        latency_ms=latency_ms,
+        retry_after_s=failed.retry_after_s,
+        at_fault=failed.at_fault,
+    )

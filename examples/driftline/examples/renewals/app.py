@@ -1,7 +1,7 @@
 """Contract renewals: a model proposes what becomes of a contract that comes due, and a policy has the last word.
 
 Copy this folder to start an app of your own: `schemas/` are its contracts, `prompts/` what the model is told,
-`policy.toml` what the verifier holds it to.
+`policy.toml` what the verifier holds it to, `crm.py` what it does in the outside world.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from driftline.consumers import App, Boundary, Fold, Policy, Prompt, Proposal, Refusal, rule
+from driftline.consumers.effectors import Effector
+from driftline.examples.renewals.crm import record_renewal
 from driftline.schemas import Event
+from driftline.schemas.names import EFFECT_REPORTED
 
 HERE = Path(__file__).parent
 RENEWAL_DUE = "driftline.renewals.RenewalDue"
@@ -22,6 +25,8 @@ OUTCOMES = (
     "driftline.renewals.ContractChurned",
     "driftline.renewals.RenewalEscalated",
 )
+RENEWED = OUTCOMES[:3]
+"""After these the customer has a new contract."""
 
 
 @rule("discount-cap", version="1")
@@ -47,6 +52,8 @@ def fold(row: Mapping[str, Any], event: Event) -> Mapping[str, Any]:
     """How often a customer's contract came due, and what became of it last."""
     if event.record == RENEWAL_DUE:
         return {**row, "times_due": row.get("times_due", 0) + 1}
+    if event.record == EFFECT_REPORTED:
+        return row  # no outcome, but news of one
     return {**row, "last_outcome": event.record}
 
 
@@ -65,4 +72,5 @@ app = App(
     ],
     schemas=HERE / "schemas",
     fold=Fold(fold, version="1"),
+    effectors=[Effector("crm", on=RENEWED, act=record_renewal)],
 )

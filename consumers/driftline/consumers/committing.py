@@ -1,0 +1,99 @@
+"""Committing a batch: once, whatever the broker does meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from itertools import count
+
+from driftline.consumers.batch import Batch, positions
+from driftline.consumers.watchdog import Watchdog
+from driftline.log import CommitRefused, GroupConsumer, OutcomeUnknown, Position, TransactionalWriter
+from driftline.log.positions import read_metadata
+from driftline.log.writer import TRANSACTION_TIMEOUT_MS
+from driftline.schemas import KafkaUnreachable
+
+REFUSALS_MAX = 3
+"""Refused commits in a row; further ones would be refused too."""
+OUTAGE_S_MAX = 60.0
+"""A broker that does not take a batch for so long ends the process; below the poll interval of the group."""
+
+_log = logging.getLogger("driftline.committing")
+
+
+class Committer:
+    """Brings batches into the log in one transaction each, with the positions of the group.
+
+    Args:
+        writer: Of this process slot.
+        inbox: The member of the group whose positions move.
+        topic: That it reads.
+        refused: Told why a transaction was not committed: `stale_group`, `fenced`, `unknown`, `unreachable` or
+            `aborted`.
+        watchdog: Over each transaction.
+        clock: Seconds from any origin, never going back.
+    """
+
+    def __init__(
+        self,
+        writer: TransactionalWriter,
+        inbox: GroupConsumer,
+        topic: str,
+        refused: Callable[[str], None] = lambda reason: None,
+        watchdog: Watchdog | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._refused = refused
+        self._writer = writer
+        self._inbox = inbox
+        self._topic = topic
+        self._watchdog = watchdog or Watchdog()
+        self._clock = clock
+
+    def commit(self, batch: Batch) -> bool:
+        """Commit the batch; False when the group has moved on: poll, drop what was lost, and come again.
+
+        1. one transaction under the watchdog; 2. where that failed: a new producer, whose start waits until the
+        coordinator is through with the old one, then `committed()`: the batch has landed if its positions have;
+        3. if it has not, the same again, so that no model is asked twice.
+
+        The same metadata of the group goes with every try: if the member is not what it was when the last poll
+        returned, the coordinator refuses.
+
+        Raises:
+            CommitRefused: Another process has the slot, or the broker refuses time and again.
+            KafkaUnreachable: No broker took it within `OUTAGE_S_MAX`.
+        """
+        sent, group = positions(self._topic, batch.owners), self._inbox.group_metadata
+        deadline = self._clock() + OUTAGE_S_MAX
+        for failures in count():
+            began = self._clock()
+            try:
+                if failures and self._has_landed(sent):
+                    return True
+                with self._watchdog.over("a transaction"):
+                    self._writer.commit(batch.outgoing, sent, group)
+                return True
+            except CommitRefused as error:
+                self._refused("stale_group" if error.stale_group else "fenced" if error.fenced else "aborted")
+                if error.stale_group:
+                    return False
+                if not self._may_try_again(error, failures, self._clock() - began):
+                    raise
+            except KafkaUnreachable as error:
+                self._refused("unknown" if isinstance(error, OutcomeUnknown) else "unreachable")
+                if self._clock() > deadline:
+                    raise
+                _log.warning("%s", error.message)
+        raise AssertionError("the tries never end")
+
+    def _may_try_again(self, error: CommitRefused, failures: int, took_s: float) -> bool:
+        """A transaction that outlived its timeout was fenced by the coordinator; any other, by another process."""
+        timed_out = took_s >= TRANSACTION_TIMEOUT_MS / 1000
+        return failures + 1 < REFUSALS_MAX and (timed_out or not error.fenced)
+
+    def _has_landed(self, sent: Sequence[Position]) -> bool:
+        self._writer.open()
+        standing = self._inbox.standing([position.partition for position in sent])
+        return all(standing[p.partition] == read_metadata(p.metadata, p.offset) for p in sent)

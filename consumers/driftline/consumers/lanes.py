@@ -1,0 +1,157 @@
+"""Lanes: hundreds of keys decided at once, one at a time per key and in offset order."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from queue import Empty, SimpleQueue
+from typing import Generic, TypeVar
+
+from driftline.consumers.partition import OwnedPartition
+from driftline.log import Record
+
+T = TypeVar("T")
+Lane = tuple[OwnedPartition, bytes | None]
+"""A workflow of an ownership: after a revocation the same key is another lane."""
+Decide = Callable[[Record, OwnedPartition], Awaitable[T]]
+Admit = Callable[[], Awaitable[object]]
+
+STREAK_MAX = 50
+"""Decisions that one worker makes without letting the others and the network have a turn."""
+
+
+class Lanes(Generic[T]):
+    """Runs decisions on an event loop in a thread of its own; records go in and results come out in another one.
+
+    Not guaranteed: any order among keys, nor that a result's partition is still owned when it comes out.
+
+    Args:
+        decide: Decides one record.
+        in_flight_max: Decisions at once.
+        admit: Awaited before each decision: a throttle.
+        begins: Told of each decision that begins how many seconds its record has waited.
+        clock: Seconds from any origin, never going back.
+    """
+
+    def __init__(
+        self,
+        decide: Decide[T],
+        in_flight_max: int,
+        admit: Admit,
+        begins: Callable[[float], None] = lambda waited_s: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._decide = decide
+        self._admit = admit
+        self._begins = begins
+        self._clock = clock
+        self._limit = in_flight_max
+        self._waiting: dict[Lane, deque[tuple[Record, float]]] = {}
+        self._ready: deque[Lane] = deque()
+        self._workers: set[asyncio.Task[None]] = set()
+        self._done: SimpleQueue[T | Exception] = SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop
+        self.in_flight = 0
+        """Decisions that are being made."""
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """The loop runs inside the block; what is in flight at its end is cancelled."""
+        self._loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._loop.run_forever, name="driftline-lanes", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            asyncio.run_coroutine_threadsafe(self._cancel(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            thread.join()
+            self._loop.close()
+
+    def submit(self, records: Sequence[tuple[OwnedPartition, Record]]) -> None:
+        """Take records up, those of one key in offset order."""
+        self._loop.call_soon_threadsafe(self._take_up, records, self._clock())
+
+    def limit(self, in_flight_max: int) -> None:
+        """Let so many decisions run at once from now on; 0 lets none begin."""
+        if in_flight_max != self._limit:
+            self._limit = in_flight_max
+            self._loop.call_soon_threadsafe(self._spawn)
+
+    def collect(self, timeout_s: float = 0.0) -> Iterator[T]:
+        """The results that are there; where there are none, the first to come until the timeout.
+
+        Raises:
+            Exception: What a decision raised.
+        """
+        try:
+            found = self._done.get(timeout=timeout_s) if timeout_s else self._done.get_nowait()
+            while True:
+                if isinstance(found, Exception):
+                    raise found
+                yield found
+                found = self._done.get_nowait()
+        except Empty:
+            return
+
+    def _take_up(self, records: Sequence[tuple[OwnedPartition, Record]], at_s: float) -> None:
+        for owner, record in records:
+            lane = (owner, record.key)
+            waiting = self._waiting.get(lane)
+            if waiting is None:
+                self._waiting[lane] = deque(((record, at_s),))
+                self._ready.append(lane)
+            else:
+                waiting.append((record, at_s))
+        self._spawn()
+
+    def _spawn(self) -> None:
+        for _ in range(min(len(self._ready), self._limit - len(self._workers))):
+            worker = self._loop.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._workers.discard)
+
+    async def _work(self) -> None:
+        """Decide the next record of the lane that has waited longest, until none is ready."""
+        streak = 0
+        while self._ready and len(self._workers) <= self._limit:
+            await self._advance(self._ready.popleft())
+            streak += 1
+            if streak % STREAK_MAX == 0:
+                await asyncio.sleep(0)
+
+    async def _advance(self, lane: Lane) -> None:
+        """Decide the first record of a lane; then the lane stands behind the others, or is gone."""
+        owner, _ = lane
+        if owner.closing:
+            del self._waiting[lane]
+            return
+        waiting = self._waiting[lane]
+        await self._run(*waiting.popleft(), owner)
+        if waiting:
+            self._ready.append(lane)
+        else:
+            del self._waiting[lane]
+
+    async def _run(self, record: Record, at_s: float, owner: OwnedPartition) -> None:
+        owner.running += 1
+        self.in_flight += 1
+        try:
+            await self._admit()
+            self._begins(self._clock() - at_s)
+            self._done.put(await self._decide(record, owner))
+        except Exception as error:  # noqa: BLE001 - it comes out of `collect`
+            self._done.put(error)
+        finally:
+            self.in_flight -= 1
+            owner.running -= 1  # after the result is out: whoever sees 0 finds all results
+
+    async def _cancel(self) -> None:
+        workers = list(self._workers)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)

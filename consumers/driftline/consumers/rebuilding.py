@@ -1,0 +1,97 @@
+"""Rebuilding rows: for the event-log spine a row is a cache of the fold, and the log has the last word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from driftline.consumers.app import App
+from driftline.consumers.restoring import RowRestorer
+from driftline.consumers.rows import Row, Rows, row_record
+from driftline.log import KafkaReader, Outgoing, Settings, TopicAdmin, TransactionalWriter, Unfinished
+from driftline.log.group import group_standing
+from driftline.schemas import Codec, UsageError
+
+RECORDS_A_TRANSACTION = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class RebuiltPartition:
+    """What rebuilding found in one partition."""
+
+    partition: int
+    workflows: int
+    """Workflows with finished events."""
+    differing: tuple[str, ...]
+    """Those whose row is not what the log folds to: missing, another, or left over."""
+
+
+class Rebuilder:
+    """Folds the finished events of an app anew and compares the rows with those of the state topic.
+
+    Args:
+        app: Whose rows.
+        settings: Where the log is.
+        codec: Reads events and rows, and writes rows.
+
+    Raises:
+        UsageError: The app keeps no rows, or still runs: its processes alone may write rows then.
+        EnvironmentUnreachable: A broker or the registry does not answer.
+    """
+
+    def __init__(self, app: App, settings: Settings, codec: Codec) -> None:
+        if app.fold is None:
+            raise UsageError(f"app {app.name} keeps no rows", "give it a fold")
+        members = TopicAdmin(settings).group_members(app.group)
+        if members:
+            raise UsageError(
+                f"{members} processes of {app.name} are in the group {app.group}",
+                "stop them first; one that has stopped is out of the group 10 s later",
+            )
+        self._app = app
+        self._settings = settings
+        self._codec = codec
+        self._reader = KafkaReader(settings)
+        self._restorer = RowRestorer(app, self._reader, codec)
+
+    def run(self, write: bool) -> Iterator[RebuiltPartition]:
+        """Go through the partitions; with `write` the rows that differ are brought to what the log folds to.
+
+        Raises:
+            UsageError: The fold fails on an event.
+            EnvironmentUnreachable: A broker or the registry does not answer; doing it again goes on.
+        """
+        partitions = sorted(self._reader.span(self._app.topics.events).ranges)
+        standing = group_standing(self._settings, self._app.group, self._app.topics.events, partitions)
+        for partition in partitions:
+            yield self._rebuild(partition, standing[partition], write)
+
+    def _rebuild(self, partition: int, standing: Unfinished, write: bool) -> RebuiltPartition:
+        stored = dict(self._restorer.stored(partition).items())
+        rows, times_ms = Rows(self._app.fold), {}
+        for record in self._restorer.folding(rows, partition, standing):
+            times_ms[record.key or b""] = record.timestamp_ms
+        folded = dict(rows.items())
+        differing = [key for key in (folded | stored) if folded.get(key) != stored.get(key)]
+        if write:
+            self._write(partition, {key: folded.get(key) for key in differing}, times_ms)
+        names = tuple(sorted(key.decode(errors="replace") for key in differing))
+        return RebuiltPartition(partition, len(folded), names)
+
+    def _write(self, partition: int, rows: dict[bytes, Row | None], times_ms: dict[bytes, int]) -> None:
+        topic = self._app.topics.state
+        writer = TransactionalWriter(self._settings, f"driftline.{self._app.name}.rebuild")
+        try:
+            records = [self._record(topic, partition, key, row, times_ms) for key, row in rows.items()]
+            for start in range(0, len(records), RECORDS_A_TRANSACTION):
+                writer.commit(records[start : start + RECORDS_A_TRANSACTION])
+        finally:
+            writer.close()
+
+    def _record(
+        self, topic: str, partition: int, key: bytes, row: Row | None, times_ms: dict[bytes, int]
+    ) -> Outgoing:
+        """A row, or the tombstone of one that no event of the log accounts for."""
+        if row is None:
+            return Outgoing(topic, key, None, 1, (), partition)
+        return row_record(topic, partition, key, times_ms[key], row, self._codec)

@@ -1,0 +1,49 @@
+"""`ControlSetting`: what a person has set for a running app, and the values that a setting may have."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from driftline.schemas.fields import Logged, Quoted, UtcMillis
+
+KILL = "kill"
+THROTTLE = "throttle"
+
+
+class ControlSetting(Logged):
+    """One record of `<app>.control`. Of each setting the last record holds, and takes the place of the one before."""
+
+    setting: str
+    """`kill` or `throttle`; the record's key."""
+    value: str
+    """Canonical JSON of the setting's value (`Kill`, `Throttle`), whole: what it does not name is not set."""
+    reason: Quoted = ""
+    """Why, for people; may be empty."""
+    by: Quoted
+    """Who set it: a person or a system."""
+    at: UtcMillis
+    """When it was set, UTC, milliseconds."""
+
+
+class _Value(BaseModel):
+    """A setting's value. A field of a later version is passed over: an older process must still obey the rest."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+
+
+class Kill(_Value):
+    """The kill switch."""
+
+    killed: bool
+    """Whether the app stands still: nothing is decided and nothing done until it is resumed."""
+
+
+class Throttle(_Value):
+    """Limits of a running app; null is no limit."""
+
+    decisions_per_minute: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Decisions that one process may begin in a minute."""
+    in_flight_max: Annotated[int, Field(ge=1)] | None = None
+    """Decisions that one process may have begun and not ended."""
