@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check bench up down lock clean java java-if-possible
+.PHONY: help demo test check bench faults up down lock clean java java-if-possible
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -20,6 +20,9 @@ check: $(INSTALLED) ## Lint, formatting and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: $(INSTALLED) java ## Kill, stop, cut and corrupt for 200 rounds, and check the log from outside
+	$(BIN)/python -m tests.faults.campaign $(ARGS)
 
 bench: $(INSTALLED) java ## Run the benchmarks, each against a peer or a limit
 	@for bench in bench/[a-z]*.py; do echo "== $$bench"; $(BIN)/python "$$bench" || exit 1; done

@@ -6,16 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from driftline.consumers.judging import Action, Proposal
-from driftline.schemas import Contract, canonical_json
-from driftline.schemas.shape import FREE_TEXT
+from driftline.schemas import Contract, Shape, canonical_json
 
 
-def action_of(contract: Contract, proposal: Proposal) -> Action:
-    """The action of a proposal whose payload fits the contract."""
-    fields = {field["name"]: field for field in contract.latest["fields"]}
-    compared = {
-        name: value for name, value in sorted(proposal.payload.items()) if fields[name].get("compare") != FREE_TEXT
-    }
+def action_of(shape: Shape, proposal: Proposal) -> Action:
+    """The action of a proposal whose payload fits the shape."""
+    fields = {field["name"]: field for field in shape.contract.latest["fields"]}
+    compared = shape.compared(proposal.payload)
     features = {f"type={proposal.type}": 1.0}
     for name, value in compared.items():
         features.update(_features_of(f"{proposal.type}/{name}", value, fields[name]))

@@ -72,8 +72,9 @@ class Committer:
             try:
                 if failures and self._has_landed(sent):
                     return True
-                with self._watchdog.over("a transaction"):
-                    self._writer.commit(batch.outgoing, sent, group)
+                with self._watchdog.over("a transaction"), self._writer.transaction() as transaction:
+                    transaction.send(batch.outgoing)
+                    transaction.send_positions(sent, group)
                 return True
             except CommitRefused as error:
                 self._refused("stale_group" if error.stale_group else "fenced" if error.fenced else "aborted")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from jinja2 import StrictUndefined, TemplateError, TemplateRuntimeError, Undefined, UndefinedError
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from driftline.consumers.proposing import Message
@@ -78,7 +79,7 @@ class Prompt:
             BadInput: The template needs a variable that the context lacks, or fails on those that it has.
         """
         try:
-            rendered = [(role, template.render(context)) for role, template in self._templates]
+            rendered = [(role, self._constants.get(role) or t.render(context)) for role, t in self._templates]
         except UndefinedError as error:
             raise BadInput(f"prompt {self.name}: {error.message}", "the context has " + ", ".join(context)) from error
         except Exception as error:
@@ -86,14 +87,24 @@ class Prompt:
         return [{"role": role, "content": content} for role, content in rendered]
 
     @cached_property
+    def _constants(self) -> dict[str, str]:
+        """The parts that name no variable, rendered once: in the sandbox they can be nothing else next time."""
+        environment, found = _sandbox(), {}
+        for (role, template), part in zip(self._templates, self._parts, strict=True):
+            if not find_undeclared_variables(environment.parse(part)):
+                found[role] = template.render()
+        return found
+
+    @property
+    def _parts(self) -> list[str]:
+        return [part.strip("\n") for part in USER_MARK.split(self.text, maxsplit=1)]
+
+    @cached_property
     def _templates(self) -> list[tuple[str, Any]]:
-        environment = _sandbox()
-        parts = USER_MARK.split(self.text, maxsplit=1)
+        environment, parts = _sandbox(), self._parts
         roles = ("system", "user") if len(parts) == 2 else ("user",)
         try:
-            return [
-                (role, environment.from_string(part.strip("\n"))) for role, part in zip(roles, parts, strict=True)
-            ]
+            return [(role, environment.from_string(part)) for role, part in zip(roles, parts, strict=True)]
         except TemplateError as error:
             raise BadInput(f"prompt {self.name}: {error}", "mend the template") from error
 

@@ -20,6 +20,7 @@ from driftline.consumers.committing import Committer
 from driftline.consumers.control import ControlReader, ControlState
 from driftline.consumers.deciding import Decided, Decider
 from driftline.consumers.ending import others_at_end
+from driftline.consumers.garbage import rare_collections
 from driftline.consumers.lanes import Lanes
 from driftline.consumers.metrics import RuntimeMetrics
 from driftline.consumers.partition import OwnedPartition
@@ -147,7 +148,7 @@ class Runtime:
             self._control.open()
             self._writer.open()
             self._writer.commit(app_artifacts(self.app, self._codec, epoch_ms(self._now())))
-            with self._lanes.running():
+            with self._lanes.running(), rare_collections():
                 # Who stays keeps its place in the group over a restart; who goes at the end leaves it.
                 self._inbox.open(self._gain, self._revoke, self._lose, None if until_end else self._place)
                 while not stop() and not (until_end and self._at_end()):

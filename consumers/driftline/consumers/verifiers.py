@@ -97,7 +97,7 @@ class VerifierChain:
         mismatches = shape.mismatches(dict(parsed.payload), at="/payload")
         if mismatches:
             return Judgement(tuple(mismatches[:MISMATCHES_TOLD_MAX]), parsed)
-        act = partial(action_of, shape.contract, parsed)
+        act = partial(action_of, shape, parsed)
         for verifier in self.verifiers:
             rejections = tuple(verifier.verify(parsed, case))
             if rejections:

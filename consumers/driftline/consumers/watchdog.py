@@ -36,9 +36,11 @@ class Watchdog:
     def over(self, what: str) -> Iterator[None]:
         """Watch over the block."""
         timer = threading.Timer(self._limit_s, self._expire, [what])
+        timer.name = "driftline-watchdog"
         timer.daemon = True
         timer.start()
         try:
             yield
         finally:
             timer.cancel()
+            timer.join()

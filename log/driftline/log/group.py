@@ -157,6 +157,8 @@ class GroupConsumer:
             return (to_record(message),)
         if error.code() == KafkaError._PARTITION_EOF:
             self._ended.add(message.partition())
+        elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
+            pass  # paused for long, it has lost its partitions, is told so, and joins again by polling on
         elif error.fatal() or not error.retriable():
             self._raise(error)
         return ()

@@ -152,8 +152,10 @@ class TransactionalWriter:
                 f"another process took {self.transactional_id} over", "stop one of the two, or give it another slot"
             )
         self.open()
-        transaction = Transaction(self._producer, self._settings, self._timeout_ms / 1000, self._topics)
         self._disturbed = False
+        transaction = Transaction(
+            self._producer, self._settings, self._timeout_ms / 1000, self._topics, lambda: self._disturbed
+        )
         try:
             transaction.begin()
             yield transaction
@@ -190,18 +192,18 @@ class TransactionalWriter:
         moved on is no fault of the producer's.
         """
         cause = error.args[0]
-        silent = cause.retriable() or cause.code() in {KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT}
-        if silent and transaction.committing:
-            self._replace()
-            return OutcomeUnknown(f"the commit of {self.transactional_id} got no answer: {cause.str()}", "try again")
+        if cause.retriable() or cause.code() in _SILENT:
+            self._replace()  # no abort, which would wait as long again: taking the id over aborts what is open
+            if transaction.committing:
+                what = f"the commit of {self.transactional_id} got no answer: {cause.str()}"
+                return OutcomeUnknown(what, "try again")
+            return unreachable(self._settings, error)
         if not cause.fatal():
             self._drop_open()
         if cause.code() in _STALE_GROUP:
             return CommitRefused(f"the transaction was aborted: {cause.str()}", stale_group=True)
         self._replace()
         self._fenced = cause.code() in _FENCED
-        if silent:
-            return unreachable(self._settings, error)
         return CommitRefused(f"the transaction was aborted: {cause.str()}", self._fenced)
 
     def _drop_open(self) -> None:
@@ -220,8 +222,16 @@ class Transaction(LogTransaction):
         KafkaException: From every method; the writer's block turns it into driftline's errors.
     """
 
-    def __init__(self, producer: Any, settings: Settings, deadline_s: float, topics: set[str]) -> None:
+    def __init__(
+        self,
+        producer: Any,
+        settings: Settings,
+        deadline_s: float,
+        topics: set[str],
+        is_disturbed: Callable[[], bool] = lambda: False,
+    ) -> None:
         self._producer = producer
+        self._is_disturbed = is_disturbed
         self._settings = settings
         self._deadline_s = deadline_s
         self._topics = topics
@@ -234,20 +244,34 @@ class Transaction(LogTransaction):
 
     def write(self, records: Sequence[Outgoing]) -> list[Coordinates]:
         """Write the records; where each came to lie. They are not visible before the transaction is committed."""
+        placed: list[Coordinates | None] = [None] * len(records)
+        self._write(records, lambda index: _note_place(placed, index))
+        return [at for at in placed if at is not None]
+
+    def send(self, records: Sequence[Outgoing]) -> None:
+        """As `write`, for who need not know where they lie: it costs no Python object a record."""
+        self._write(records, lambda index: None)
+
+    def _write(self, records: Sequence[Outgoing], on_delivery: Callable[[int], Any]) -> None:
+        """Produce and flush.
+
+        Whatever is not delivered makes the commit fail; what is told of here is the first of them, with its cause.
+        """
         self._require_topics({record.topic for record in records})
-        placed: list[Coordinates | KafkaError | None] = [None] * len(records)
         deadline = time.monotonic() + self._deadline_s
         for index, record in enumerate(records):
-            self._produce(record, _note_delivery(placed, index), deadline)
-        if self._producer.flush(max(0.0, deadline - time.monotonic())):
+            self._produce(record, on_delivery(index), deadline)
+        if _flush(self._producer, max(0.0, deadline - time.monotonic())):
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "records were not delivered in time"))
-        for outcome in placed:
-            if isinstance(outcome, KafkaError):
-                raise KafkaException(outcome)
-        return [at for at in placed if isinstance(at, Coordinates)]
 
     def send_positions(self, positions: Sequence[Position], group: Any) -> None:
-        """Let the group's positions be committed with the transaction."""
+        """Let the group's positions be committed with the transaction.
+
+        Not over a connection that was lost since the transaction began: the step could hang for ever, whatever its
+        timeout (librdkafka#5456).
+        """
+        if self._is_disturbed():
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT, "a connection to Kafka was lost"))
         offsets = [TopicPartition(p.topic, p.partition, p.offset, p.metadata) for p in positions]
         self._persist(lambda left_s: self._producer.send_offsets_to_transaction(offsets, group, left_s))
 
@@ -293,6 +317,7 @@ class Transaction(LogTransaction):
                 self._producer.poll(QUEUE_RECHECK_S)
 
 
+_SILENT = {KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._TRANSPORT}
 _FENCED = {
     KafkaError._FENCED,
     KafkaError.PRODUCER_FENCED,
@@ -305,8 +330,21 @@ _STALE_GROUP = {
 }
 
 
-def _note_delivery(placed: list[Coordinates | KafkaError | None], index: int) -> Any:
+def _flush(producer: Any, timeout_s: float) -> int:
+    """Flush; how many are left. A fatal error within it comes out of confluent-kafka (2.16) as a SystemError."""
+    try:
+        left: int = producer.flush(timeout_s)
+    except SystemError as error:
+        cause = error.__cause__ or error.__context__
+        if isinstance(cause, KafkaException):
+            raise cause from error
+        raise
+    return left
+
+
+def _note_place(placed: list[Coordinates | None], index: int) -> Any:
     def note(error: KafkaError | None, message: Any) -> None:
-        placed[index] = error or Coordinates(message.topic(), message.partition(), message.offset())
+        if error is None:
+            placed[index] = Coordinates(message.topic(), message.partition(), message.offset())
 
     return note

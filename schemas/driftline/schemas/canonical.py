@@ -93,7 +93,10 @@ def to_json_data(value: Any) -> Any:
     Lossless in meaning, not in type: the `.avsc` says what the text stands for. What canonical JSON writes of the
     result reads back as the result: 450.0 becomes 450, or a prompt would say `450.0` today and `450` in a replay.
     """
-    if isinstance(value, Mapping):
+    kind = type(value)
+    if kind is str or kind is int or value is None or kind is bool:  # most values; the rest may be subclasses
+        return value
+    if kind is dict or isinstance(value, Mapping):
         return {name: to_json_data(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [to_json_data(item) for item in value]
