@@ -151,7 +151,9 @@ class Lanes(Generic[T]):
             owner.running -= 1  # after the result is out: whoever sees 0 finds all results
 
     async def _cancel(self) -> None:
-        workers = list(self._workers)
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
+        """Cancel every task of the loop: the workers, and what libraries keep running on it."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
