@@ -78,12 +78,12 @@ def main(app_name: str, bootstrap: str, registry: str, point: str) -> None:
 
 
 HOOKS = {
-    "before-producing": ("write", True),
+    "before-producing": ("send", True),
     "before-positions": ("send_positions", True),
     "before-commit": ("commit", True),
     "after-commit": ("commit", False),
 }
-"""Steps of a transaction: die before or after the n-th. The first transaction of a run holds the artifacts."""
+"""Steps of a transaction: die before or after the n-th. The first transaction of a run holds the artifacts, and is written, not sent."""
 
 
 def _hook(name: str, before: bool, number: int) -> None:
@@ -182,7 +182,7 @@ def check_exactly_once(app: App, settings: Settings, events: int = EVENTS) -> No
 KILLS: Mapping[str, Sequence[str]] = {
     "before the first answer": ["proposing:1"],
     "within a batch": ["proposing:12"],
-    "before the records are produced": ["before-producing:4"],
+    "before the records are produced": ["before-producing:3"],
     "before the positions are sent": ["before-positions:3"],
     "before the commit": ["before-commit:3"],
     "after the commit": ["after-commit:4"],

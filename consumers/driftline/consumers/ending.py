@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from driftline.log import GroupConsumer, KafkaReader, Span
 
 
-def others_at_end(reader: KafkaReader, inbox: GroupConsumer, topic: str, owned: Collection[int]) -> bool:
+def others_at_end(reader: KafkaReader, inbox: GroupConsumer, topic: str) -> bool:
     """Whether nothing is left to decide of the partitions that other members own, or nobody does just now.
 
     Raises:
         KafkaUnreachable: The broker does not answer.
     """
-    ranges = {number: held for number, held in reader.span(topic).ranges.items() if number not in owned}
-    if not ranges:
+    ends = inbox.ends_of_others()
+    if not ends:
         return True
-    standing = inbox.standing(ranges)
-    left = {number: (standing[number].base, high) for number, (_, high) in ranges.items()}
+    standing = inbox.standing(ends)
+    left = {number: (standing[number].base, end) for number, end in ends.items()}
     places = (record.at for record in reader.read(Span(topic, left)))
     return all(standing[at.partition].is_finished(at.offset) for at in places)

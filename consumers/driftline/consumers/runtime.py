@@ -177,7 +177,7 @@ class Runtime:
         """Whether this member is through, and so are the others: one may just have died with its partitions."""
         if self.held or self._batch.decided or not self._inbox.at_end():
             return False
-        return others_at_end(self._reader, self._inbox, self.app.topics.events, self._owned)
+        return others_at_end(self._reader, self._inbox, self.app.topics.events)
 
     def _turn(self) -> None:
         """Obey, poll, hand out, collect, commit what is due."""

@@ -125,6 +125,22 @@ class GroupConsumer:
         """
         return _standing(self._consumer, self._settings, self._topic, partitions)
 
+    def ends_of_others(self) -> dict[int, int]:
+        """One past the last committed record of each partition that is not this member's.
+
+        Asked of the consumer: an administrator's client that is used again and again through a broker's death can
+        take the process with it (librdkafka#4605).
+
+        Raises:
+            KafkaUnreachable: The broker does not answer.
+        """
+        try:
+            known = self._consumer.list_topics(self._topic, timeout=REQUEST_TIMEOUT_S).topics[self._topic].partitions
+            others = [TopicPartition(self._topic, number) for number in sorted(known) if number not in self._owned]
+            return {p.partition: self._consumer.get_watermark_offsets(p, REQUEST_TIMEOUT_S)[1] for p in others}
+        except KafkaException as error:
+            raise kafka_error(self._settings, error) from error
+
     def lags(self) -> dict[int, int]:
         """How many offsets lie between what was handed out and the end, by partition, as far as was fetched."""
         owned = [TopicPartition(self._topic, partition) for partition in self._owned]
