@@ -83,7 +83,9 @@ HOOKS = {
     "before-commit": ("commit", True),
     "after-commit": ("commit", False),
 }
-"""Steps of a transaction: die before or after the n-th. The first transaction of a run holds the artifacts, and is written, not sent."""
+"""Steps of a transaction: die before or after the n-th.
+
+The first transaction of a run holds the artifacts, and is written, not sent."""
 
 
 def _hook(name: str, before: bool, number: int) -> None:
