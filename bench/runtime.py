@@ -1,146 +1,111 @@
-"""Decisions a second of the runtime, beside a bare confluent-kafka loop that writes the same records.
+"""Decisions a second of the runtime, beside a loop by hand that does the same job, and a loop that only copies bytes.
 
-Both consume the same renewals on one ephemeral local Kafka and write, in transactions of the same size and with the
-positions in them, the same decision and event for each; the runtime reads, decides and encodes them, and writes a row
-too. The proposer answers in the process: no model, no LiteLLM. Prints both rates and their ratio, best of the rounds.
+    python bench/runtime.py [EVENTS] [--rounds 3] [--no-rows]
 
-    python bench/runtime.py [events]
+All read the same backlog of 500-byte events on 4 partitions, from one broker, and write for each a decision and an
+outcome with their headers to the same topics, 1,000 events a transaction with the positions in it:
+
+- *runtime*: decodes, folds, renders, asks, verifies, encodes; writes a third record, the workflow's row, as well
+  (not with `--no-rows`), and holds up to 256 events at once, in order per key;
+- *loop by hand* (`kit/peer_loop.py`): decodes, renders, asks, checks, encodes, one event after the other, no row;
+- *copying loop*: writes bytes that are ready for each event; it decodes and decides nothing.
+
+The proposer answers in the process, at once. A rate is that from the first commit to the last,
+the best of the rounds.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
+import asyncio
 import sys
-import tempfile
 import time
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from confluent_kafka import Consumer, Producer, TopicPartition
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from driftline.console.local import LocalKafka, LocalRegistry
-from driftline.consumers import Answer, App, ProposalRequest
-from driftline.consumers.prepare import prepare
-from driftline.consumers.runtime import BATCH_EVENTS_MAX, Runtime
-from driftline.examples.renewals.app import OUTCOMES
-from driftline.examples.renewals.app import app as renewals
-from driftline.log import KafkaReader, Settings
-from driftline.producers import Publisher
-from driftline.producers.renewals import synthetic_renewals
+from bench.kit.app import PROPOSAL, events, make_app
+from bench.kit.cluster import Feed, cluster, load, rate
+from bench.kit.job import Job
+from bench.kit.ours import Instant
+from bench.kit.peer_loop import run_copy, run_loop
+from bench.kit.peering import job_of
 
-ROUNDS = 3
-ANSWER = Answer(json.dumps({"type": OUTCOMES[0], "payload": {"term_months": 12, "rationale": "as it stands"}}))
+from driftline.consumers import App
+from driftline.consumers.runtime import Runtime, RuntimeLimits
+from driftline.log import KafkaReader, Record, Settings
 
-
-class Renewing:
-    async def propose(self, request: ProposalRequest) -> Answer:
-        return ANSWER
+TARGET = 0.8
 
 
-def make_app(name: str, settings: Settings, events: int) -> App:
-    app = replace(renewals, name=name)
-    prepare(app, settings)
-    with Publisher(app.name, app.schemas, settings, source="crm") as publisher:
-        for event in synthetic_renewals(events, 1):
-            publisher.publish_event(event)
+async def answer(messages: list[dict[str, str]]) -> str:
+    return PROPOSAL
+
+
+def backlog(name: str, count: int, rows: bool, settings: Settings) -> App:
+    app = make_app(name, rows)
+    feed = Feed(app, settings)
+    feed.send(feed.encode(events(0, count)))
     return app
 
 
-def runtime_rate(app: App, settings: Settings, events: int) -> tuple[float, Runtime]:
-    """Decisions a second from the first commit to the last decision: joining a group is no part of the loop."""
-    runtime = Runtime(app, settings, Renewing(), lambda: datetime.now(UTC))
+def runtime_rate(app: App, settings: Settings, count: int) -> tuple[float, Runtime]:
+    runtime = Runtime(app, settings, Instant(), lambda: datetime.now(UTC), limits=RuntimeLimits(batch_max=1_000))
     seen: list[tuple[float, int]] = []
     runtime.run(
-        stop=lambda: runtime.summary.decisions.total() >= events,
+        stop=lambda: runtime.summary.decisions.total() >= count,
         on_commit=lambda summary: seen.append((time.perf_counter(), summary.decisions.total())),
     )
-    return rate(seen), runtime
+    return rate([one for one in seen if one[1] <= count]), runtime
 
 
-def rate(seen: list[tuple[float, int]]) -> float:
-    (began, first), (ended, last) = seen[0], seen[-1]
-    return (last - first) / (ended - began)
+def loop_rate(app: App, settings: Settings, count: int) -> float:
+    return rate(asyncio.run(run_loop(Job(job_of(app, settings)), count, answer)))
 
 
-def bare_rate(app: App, settings: Settings, events: int, decision: bytes, outcome: bytes) -> float:
-    """The same two records an input by confluent-kafka alone."""
-    bootstrap = {"bootstrap.servers": settings.require_bootstrap()}
-    producer = Producer({**bootstrap, "transactional.id": "bare", "compression.type": "lz4", "linger.ms": 5})
-    producer.init_transactions(30)
-    consumer = Consumer(
-        {
-            **bootstrap,
-            "group.id": f"bare-{app.name}",
-            "isolation.level": "read_committed",
-            "auto.offset.reset": "earliest",
-            "enable.auto.commit": False,
-        }
-    )
-    consumer.subscribe([app.topics.events])
-    seen: list[tuple[float, int]] = []
-    done = 0
-    while done < events:
-        messages = consumer.consume(BATCH_EVENTS_MAX, 0.05)
-        if messages:
-            done += bare_transaction(producer, consumer, messages, app, decision, outcome)
-            seen.append((time.perf_counter(), done))
-    consumer.close()
-    return rate(seen)
+def copy_rate(app: App, settings: Settings, count: int, sample: App) -> float:
+    decision, outcome = (last(settings, topic) for topic in (sample.topics.decisions, sample.topics.events))
+    return rate(run_copy(Job(job_of(app, settings)), count, decision, outcome))
 
 
-def bare_transaction(
-    producer: Any, consumer: Any, messages: list[Any], app: App, decision: bytes, outcome: bytes
-) -> int:
-    producer.begin_transaction()
-    for message in messages:
-        producer.produce(app.topics.decisions, decision, message.key(), message.partition())
-        producer.produce(
-            app.topics.dead, outcome, message.key(), message.partition()
-        )  # beside: it reads nothing back
-    producer.flush()
-    ends = {message.partition(): message.offset() + 1 for message in messages}
-    positions = [TopicPartition(app.topics.events, partition, offset) for partition, offset in ends.items()]
-    producer.send_offsets_to_transaction(positions, consumer.consumer_group_metadata())
-    producer.commit_transaction()
-    return len(messages)
-
-
-def one_value(app: App, settings: Settings, topic: str) -> bytes:
+def last(settings: Settings, topic: str) -> Record:
     reader = KafkaReader(settings)
-    value = None
-    for record in reader.read(reader.span(topic)):
-        value = record.value
-    assert value is not None
-    return value
+    *_, found = reader.read(reader.span(topic))
+    return found
 
 
-def main(events: int) -> None:
-    home = Path(tempfile.mkdtemp(prefix="driftline-bench-"))
-    kafka, registry = LocalKafka(home), LocalRegistry(home)
-    try:
-        brokers = kafka.start(ephemeral=True).bootstrap_servers
-        url = registry.start(ephemeral=True).url
-        settings = Settings(home=home, bootstrap_servers=brokers, registry_url=url, partitions=4)
-        ours, bare = [], []
-        for number in range(ROUNDS):
-            inputs = make_app(f"bare{number}", settings, events)
-            app = make_app(f"runtime{number}", settings, events)
-            found, runtime = runtime_rate(app, settings, events)
-            ours.append(found)
-            values = (one_value(app, settings, app.topics.decisions), one_value(app, settings, app.topics.events))
-            bare.append(bare_rate(inputs, settings, events, *values))
-            print(
-                f"  round {number + 1}: {ours[-1]:7.0f} {bare[-1]:7.0f}  {runtime.summary.transactions} transactions"
-            )
-        print(f"runtime          {max(ours):7.0f} decisions/s")
-        print(f"bare transaction {max(bare):7.0f} inputs/s")
-        print(f"ratio            {max(ours) / max(bare):7.3f}")
-    finally:
-        registry.stop()
-        kafka.stop()
+def one_round(number: int, count: int, rows: bool, settings: Settings) -> tuple[float, ...]:
+    """Rates of the three, then the CPU that the former two took for one event, in microseconds."""
+    app = backlog(f"runtime{number}", count, rows, settings)
+    began = time.process_time()
+    ours, runtime = runtime_rate(app, settings, count)
+    ours_us = (time.process_time() - began) / count * 1e6
+    other = backlog(f"loop{number}", count, rows, settings)
+    began = time.process_time()
+    loop = loop_rate(other, settings, count)
+    loop_us = (time.process_time() - began) / count * 1e6
+    copy = copy_rate(backlog(f"copy{number}", count, rows, settings), settings, count, app)
+    told = f"{ours:7.0f} ({ours_us:.0f} µs CPU) {loop:7.0f} ({loop_us:.0f} µs CPU) {copy:7.0f}"
+    print(f"  round {number + 1}: {told}  {runtime.summary.transactions} transactions  {load()}", flush=True)
+    return ours, loop, copy, -ours_us, -loop_us
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("events", nargs="?", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--no-rows", action="store_true", help="an app without a fold: two records a decision")
+    given = parser.parse_args()
+    with cluster() as settings:
+        found = [one_round(number, given.events, not given.no_rows, settings) for number in range(given.rounds)]
+    ours, loop, copy, ours_us, loop_us = (max(column) for column in zip(*found, strict=True))
+    print(f"runtime             {ours:7.0f} decisions/s")
+    print(f"loop by hand        {loop:7.0f} decisions/s   runtime / loop {ours / loop:5.2f}   target {TARGET}")
+    cpu = f"{-ours_us:.0f} µs and {-loop_us:.0f} µs"
+    print(f"CPU of an event     {cpu:>21}, all threads   loop / runtime {loop_us / ours_us:5.2f}")
+    print(f"copying loop, limit {copy:7.0f} inputs/s      runtime / copy {ours / copy:5.2f}")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 4_000)
+    main()

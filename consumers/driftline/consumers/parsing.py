@@ -7,6 +7,7 @@ from typing import Any
 from driftline.consumers.judging import Proposal
 from driftline.consumers.proposing import Answer
 from driftline.schemas import NotCanonical, Rejection, RejectionCode, canonical_json, parse_json
+from driftline.schemas.canonical import require_canonical
 
 PARSE_VERSION = "1"
 ANSWER_CHARACTERS_MAX = 100_000
@@ -23,7 +24,7 @@ def parse_proposal(answer: Answer) -> Proposal | Rejection:
         return _reject(RejectionCode.NOT_JSON, f"at most {ANSWER_CHARACTERS_MAX} characters", "more")
     try:
         data = parse_json(answer.text)
-        canonical_json(data)
+        require_canonical(data)
     except NotCanonical as error:
         return _reject(RejectionCode.NOT_CANONICAL, "numbers within 2^53 and valid Unicode", "", error.message)
     except (ValueError, RecursionError) as error:

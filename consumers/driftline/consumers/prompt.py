@@ -104,9 +104,12 @@ class Prompt:
         environment, parts = _sandbox(), self._parts
         roles = ("system", "user") if len(parts) == 2 else ("user",)
         try:
-            return [(role, environment.from_string(part)) for role, part in zip(roles, parts, strict=True)]
+            templates = [environment.from_string(part) for part in parts]
         except TemplateError as error:
             raise BadInput(f"prompt {self.name}: {error}", "mend the template") from error
+        for template in templates:
+            template.globals = dict(template.globals)  # a ChainMap is copied in Python at every rendering
+        return list(zip(roles, templates, strict=True))
 
 
 class RecordedMessages:

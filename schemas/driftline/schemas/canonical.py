@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -44,6 +44,16 @@ def canonical_json(value: Any) -> str:
         raise NotCanonical(f"not canonical JSON: {error}") from error
 
 
+def require_canonical(value: Any) -> None:
+    """Prove that a value has a canonical form, without writing it.
+
+    Raises:
+        NotCanonical: As `canonical_json`.
+    """
+    if not _is_plain(value):
+        canonical_json(value)
+
+
 def _is_plain(value: Any) -> bool:
     """Whether Python's own encoder, which is C, writes a value as RFC 8785 does.
 
@@ -58,10 +68,17 @@ def _is_plain(value: Any) -> bool:
     if kind is float:
         return bool(_PLAIN_FLOAT_MIN <= abs(value) < _PLAIN_FLOAT_MAX and not value.is_integer())
     if kind is dict:
-        return all(type(name) is str and name.isascii() for name in value) and all(map(_is_plain, value.values()))
+        return _are_names(value) and all(map(_is_plain, value.values()))
     if kind is list:
         return all(map(_is_plain, value))
     return value is None or kind is bool
+
+
+def _are_names(keys: Iterable[Any]) -> bool:
+    try:
+        return "".join(keys).isascii()
+    except TypeError:
+        return False
 
 
 def _is_utf8(text: str) -> bool:
@@ -82,7 +99,7 @@ def parse_json(text: str) -> Any:
             than the interpreter's stack.
     """
     try:
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+        return _STRICT.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
@@ -131,3 +148,6 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("an object repeats a key")
     return value
+
+
+_STRICT = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)

@@ -33,6 +33,7 @@ SPEC_VERSION = "1.0"
 CONTENT_TYPE = "application/avro"
 
 _NOT_EMPTY = ("ce_id", "ce_type", "ce_source", "ce_subject")
+_FIXED = (("ce_specversion", SPEC_VERSION.encode()), ("content-type", CONTENT_TYPE.encode()))
 _NAMES = frozenset((*_NOT_EMPTY, "ce_specversion", "ce_time", "ce_causationid", "traceparent"))
 
 
@@ -80,17 +81,15 @@ def to_headers(envelope: Envelope) -> list[tuple[str, bytes]]:
         ValueError: The time has no zone, or a text holds a lone surrogate.
     """
     pairs = [
-        ("ce_specversion", SPEC_VERSION),
         ("ce_id", envelope.id),
         ("ce_type", envelope.type),
         ("ce_source", envelope.source),
         ("ce_subject", envelope.subject),
         ("ce_time", format_time(envelope.time)),
-        ("content-type", CONTENT_TYPE),
         ("ce_causationid", envelope.causation_id),
         ("traceparent", envelope.traceparent),
     ]
-    return [(name, value.encode()) for name, value in pairs if value is not None]
+    return [*_FIXED, *[(name, value.encode()) for name, value in pairs if value is not None]]
 
 
 def from_headers(headers: Headers) -> Envelope:

@@ -2,7 +2,7 @@
 
 Field attributes that driftline reads in an `.avsc` (Avro allows any):
 
-- `compare`: `exact` (default) or `free-text`, which the action level ignores;
+- `compare`: how the action level compares the field (see `comparing`);
 - `scale`: `[lo, hi]`, the range over which a number is compared.
 """
 
@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from driftline.schemas.comparing import Comparators, check_comparator
 from driftline.schemas.contracts import Contract
 from driftline.schemas.errors import ContractError
 from driftline.schemas.fields import escape_surrogates
@@ -26,7 +27,6 @@ _JSON_TYPES = {
     "float": "number",
     "double": "number",
 }
-FREE_TEXT = "free-text"
 
 
 class Shape:
@@ -41,6 +41,7 @@ class Shape:
         self.contract = contract
         self._named: dict[str, Any] = {}
         self._json_schema = self._to_json_schema(contract.parsed, contract.name)
+        self._comparators = Comparators(contract.parsed)
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema of the payload: closed objects with every field required, as strict structured output asks.
@@ -49,6 +50,10 @@ class Shape:
         Stricter in one: a field with a default is required too.
         """
         return self._json_schema
+
+    def compared(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """What of a payload that fits is compared at the action level, as the fields' `compare` declares."""
+        return self._comparators.compared(payload)
 
     def mismatches(self, payload: Any, at: str = "") -> list[Rejection]:
         """Every way in which the payload does not fit, with the JSON Pointer below `at`; empty when it fits.
@@ -157,6 +162,7 @@ class Shape:
         for field in schema["fields"]:
             described = self._to_json_schema(field["type"], f"{where}.{field['name']}")
             _check_scale(field, where)
+            check_comparator(field, where)
             if "doc" in field:
                 described = {**described, "description": field["doc"]}
             properties[field["name"]] = described

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -14,6 +15,8 @@ def to_utc_millis(time: datetime) -> datetime:
     Raises:
         ValueError: The time has no zone, or leaves the years 1 to 9999 in UTC.
     """
+    if time.tzinfo is UTC and not time.microsecond % 1000:
+        return time
     if time.tzinfo is None:
         raise ValueError(f"{time} has no time zone")
     try:
@@ -23,6 +26,7 @@ def to_utc_millis(time: datetime) -> datetime:
     return utc.replace(microsecond=utc.microsecond // 1000 * 1000)
 
 
+@lru_cache(maxsize=1024)  # one event's time stands on all that it leads to
 def format_time(time: datetime) -> str:
     """RFC 3339 in UTC with milliseconds.
 
