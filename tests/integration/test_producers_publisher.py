@@ -198,7 +198,7 @@ def test_a_coroutine_is_told_that_its_event_was_lost(
     frozen: tuple[Settings, int], schemas: Path, app_name: str
 ) -> None:
     settings, pid = frozen
-    publisher = Publisher(app_name, schemas, settings, source="me", clock=lambda: TIME, delivery_timeout_s=1)
+    publisher = Publisher(app_name, schemas, settings, source="me", clock=lambda: TIME, delivery_timeout_s=4)
     publisher.publish("test.Ping", {"n": 0}, workflow="w").result(30)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(DeliveryFailed):

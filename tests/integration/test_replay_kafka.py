@@ -18,6 +18,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from driftline.console.replay_run import ReplayDone, ReplayRequest, run_replay
+from driftline.console.segment_import import import_segment
 from driftline.consumers import App, Prompt
 from driftline.consumers.artifacts import read_artifacts
 from driftline.consumers.prepare import prepare
@@ -42,8 +43,10 @@ from driftline.replay import (
     read_segment_file,
 )
 from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX
+from driftline.replay.following import DecisionTail
+from driftline.replay.shadow import ShadowReplay
 from driftline.replay.testing import OwnModels
-from driftline.schemas import ArmRef, Codec, DivergenceAlert, Registry, ReplayCompleted, UsageError
+from driftline.schemas import ArmRef, Codec, DivergenceAlert, Event, Registry, ReplayCompleted, UsageError
 
 pytestmark = pytest.mark.integration
 
@@ -139,6 +142,85 @@ def test_a_whole_replay_leaves_no_trace_on_the_app(workplace: Path, cluster: Set
     assert record.value == value
 
 
+MODES = {
+    "plan": ["plan", "--candidate", "sim/renewals-fenced"],
+    "forced": ["--candidate", "sim/renewals-fenced", "--candidate", "sim/renewals-inflated", "--order-seed", "7"],
+    "verify": ["--mode", "verify"],
+    "free": ["--mode", "free", "--candidate", "sim/renewals-fenced", "--sample", "100"],
+    "shadow": ["--mode", "shadow", "--candidate", "sim/renewals-fenced", "--from", "2026-01-01", "--for", "60s"],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_no_mode_leaves_a_record_a_position_or_a_group_with_the_app(
+    mode: str, workplace: Path, cluster: Settings, app: App
+) -> None:
+    """The latest offsets count every record there ever was, aborted ones and transaction markers too."""
+    before = ends(cluster, f"{app.name}."), positions(cluster, app.group), groups(cluster)
+    command = [sys.executable, "-c", COMMAND, "replay", *MODES[mode], "--app", app.name, "--json"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ran.returncode in {0, 1, 4}, ran.stderr
+    assert json.loads(ran.stdout), "it did its work"
+    assert (ends(cluster, f"{app.name}."), positions(cluster, app.group), groups(cluster)) == before
+
+
+def test_a_shadow_judges_what_is_decided_while_it_follows_and_nothing_earlier(
+    app: App, cluster: Settings, codec: Codec, tmp_path: Path
+) -> None:
+    other = changed(app, name="shadowed")
+    prepare(other, cluster)
+    decide_more(other, cluster, first=0, count=20)
+    tail, ledger = DecisionTail(cluster, codec, other.name, Selection()), Ledger(tmp_path / "l.sqlite")
+    tail.open()
+    decide_more(other, cluster, first=20, count=60)
+    subject, candidate = AppSubject(other, read_artifacts(KafkaReader(cluster), codec)), Candidate("sim/renewals")
+    given = ("s", other.name, tail, subject, candidate, OwnModels(), ledger, Limits(calls_max=60), lambda: NOON)
+    result = asyncio.run(ShadowReplay(*given, follow_s=60.0).run())
+    tail.close()
+    ledger.close()
+    assert (result.stopped_because, len(result.pairs)) == ("budget_ended", 60)
+    assert {pair.logged.decision.workflow for pair in result.pairs} == {e.workflow for e in more_events(20, 60)}
+
+
+def decide_more(app: App, cluster: Settings, first: int, count: int) -> None:
+    with Publisher(app.name, source="crm", schemas=app.schemas, settings=cluster) as publisher:
+        for event in more_events(first, count):
+            publisher.publish_event(event)
+    Runtime(app, cluster, OwnModels(), lambda: NOON, seed=5).run(until_end=True)
+
+
+def more_events(first: int, count: int) -> list[Event]:
+    return list(synthetic_renewals(100, seed=9))[first : first + count]
+
+
+def test_a_segment_file_becomes_the_history_of_an_app_once_and_whole(
+    workplace: Path, cluster: Settings, codec: Codec, segment: Segment, app_name: str
+) -> None:
+    export_segment(segment, {}, workplace / "all.parquet")
+    assert import_segment(workplace / "all.parquet", app_name) == CUSTOMERS
+    again = load_segment(KafkaReader(cluster), codec, app_name, Selection())
+    assert [one.decision for one in again.decisions] == [one.decision for one in segment.decisions]
+    with pytest.raises(UsageError, match="two histories are never mixed"):
+        import_segment(workplace / "all.parquet", app_name)
+
+
+def test_a_segment_that_reaches_to_what_was_deleted_says_from_where_history_exists(
+    workplace: Path, cluster: Settings, codec: Codec, segment: Segment, app_name: str
+) -> None:
+    export_segment(segment, {}, workplace / "all.parquet")
+    import_segment(workplace / "all.parquet", app_name)
+    reader, topic = KafkaReader(cluster), f"{app_name}.decisions"
+    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
+    for future in admin.delete_records([TopicPartition(topic, 0, 12)]).values():
+        future.result(10)
+    left = load_segment(reader, codec, app_name, Selection())
+    assert left.history_from == {0: 12}
+    late = max(logged.decision.input.event_time for logged in left.decisions)
+    assert load_segment(reader, codec, app_name, Selection(start=late)).history_from == {}
+    with pytest.raises(UsageError, match=r"holds \[0\] offsets 12 to .*; what lay below 12 has been deleted"):
+        load_segment(reader, codec, app_name, Selection(offsets={0: (3, 20)}))
+
+
 def test_the_writer_of_a_replay_is_refused_the_apps_topics(cluster: Settings, app: App) -> None:
     before = ends(cluster, app.name)
     writer = TransactionalWriter(cluster, f"{TRANSACTIONAL_ID_PREFIX}.refused")
@@ -187,8 +269,9 @@ def test_the_same_run_again_is_answered_by_the_ledger_and_alerts_no_more(
     run_id = diverged.report["run_id"]
     before = alerts_on(cluster, codec, run_id)
     again = run_replay(ReplayRequest(app.name, Candidate("sim/renewals-fenced"), limits=Limits(order_seed=1)))
-    assert {**again.report, "from_ledger": 0} == {**diverged.report, "from_ledger": 0}
-    assert again.report["from_ledger"] == again.report["paid_calls"] + again.report["overspent_calls"]
+    assert {**again.report, "timings": None} == {**diverged.report, "timings": None}
+    paid = again.report["paid_calls"] + again.report["overspent_calls"]
+    assert again.report["timings"]["from_ledger"] == paid
     assert again.alerts == diverged.alerts
     assert alerts_on(cluster, codec, run_id) == before
 
@@ -312,4 +395,19 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on_from_the_ledger(
     assert "never retrieved" not in stderr
     again = subprocess.run(slow, capture_output=True, text=True, timeout=90, check=False)
     assert again.returncode in {0, 4}, again.stderr
-    assert json.loads(again.stdout)["from_ledger"] > 0
+    assert json.loads(again.stdout)["timings"]["from_ledger"] > 0
+
+
+def test_ctrl_c_ends_a_shadow_with_its_verdict_so_far(workplace: Path) -> None:
+    follow = [sys.executable, "-c", COMMAND, "replay", "--app", NAME, "--json", "--mode", "shadow"]
+    follow += ["--candidate", "sim/renewals", "--from", "2026-01-01", "--alpha", "0.0001", "--delta", "0.001"]
+    running = subprocess.Popen(follow, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wal = workplace / "home" / "ledger.sqlite-wal"
+    while running.poll() is None and not (wal.exists() and wal.stat().st_size > 30_000):
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    stdout, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130, stderr
+    report = json.loads(stdout)
+    assert (report["mode"], report["stopped_because"], report["verdict"]) == ("shadow", "interrupted", "inconclusive")
+    assert report["paid_calls"] > 0

@@ -10,12 +10,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from driftline.console import (
+    cache_command,
+    compare_command,
     control_commands,
     effect_command,
     import_command,
     log_commands,
     publish_commands,
     replay_command,
+    report_command,
     run_command,
     schemas_commands,
     segment_command,
@@ -49,12 +52,15 @@ app.command("resume", epilog=control_commands.RESUME_EXAMPLE)(control_commands.r
 app.command("throttle", epilog=control_commands.THROTTLE_EXAMPLE)(control_commands.throttle)
 app.command("control", epilog=control_commands.CONTROL_EXAMPLE)(control_commands.control)
 app.command("replay", epilog=replay_command.EXAMPLE)(replay_command.replay)
+app.command("compare", epilog=compare_command.EXAMPLE)(compare_command.compare)
+app.command("report", epilog=report_command.EXAMPLE)(report_command.report)
 app.command("sql", epilog=log_commands.SQL_EXAMPLE)(log_commands.sql)
 app.command("show", epilog=log_commands.SHOW_EXAMPLE)(log_commands.show)
 app.command("alerts", epilog=log_commands.ALERTS_EXAMPLE)(log_commands.alerts)
 app.add_typer(log_commands.topics_app, name="topics")
 app.add_typer(state_command.state_app, name="state")
 app.add_typer(segment_command.segment_app, name="segment")
+app.add_typer(cache_command.cache_app, name="cache")
 app.add_typer(schemas_commands.schemas_app, name="schemas")
 app.add_typer(kafka_app, name="kafka")
 app.add_typer(registry_app, name="registry")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from driftline.console.replay_run import ReplayDone
+from driftline.replay.comparison import earlier_rows
+from driftline.replay.wording import cost_text, count_text, e_text, interval_text, rate_text, signed_text
+
+if TYPE_CHECKING:
+    from driftline.console.replay_run import ReplayDone
 
 VERDICT_STYLES = {"diverged": "bold red", "equivalent": "bold green", "inconclusive": "bold yellow"}
 TEXT_CHARACTERS_MAX = 400
@@ -18,12 +22,24 @@ TEXT_CHARACTERS_MAX = 400
 
 def print_report(console: Console, done: ReplayDone) -> None:
     """Verdict, levels, strata, examples, and where the run lies. Lines of text are never wrapped, tables are."""
-    report = done.report
+    print_findings(console, done.report)
+    console.print(_places(done), soft_wrap=True)
+
+
+def print_findings(console: Console, report: Mapping[str, Any]) -> None:
+    """`print_report` of a run that lies nowhere, or that was told where already."""
     console.print(_verdict(report), soft_wrap=True)
-    console.print(_levels(report["levels"]), "", _strata(report["strata"]), "")
+    console.print(_levels(report["levels"], report["noise_floor"]), "", _strata(report["strata"]), "")
     for number, example in enumerate(report["examples"], 1):
         console.print(_example(number, example))
-    console.print(_places(done), soft_wrap=True)
+
+
+def print_earlier(console: Console, earlier: Mapping[str, Any], report: Mapping[str, Any]) -> None:
+    """A run's figures beside those of an earlier one."""
+    table = _table("against the earlier run", ("", "earlier", "this run"), left=3)
+    for row in earlier_rows(earlier, report):
+        table.add_row(*row)
+    console.print(table)
 
 
 def _verdict(report: Mapping[str, Any]) -> Text:
@@ -41,19 +57,20 @@ def _rates(report: Mapping[str, Any]) -> list[str]:
         return []
     confidence = f"{1 - report['alpha']:.0%} interval"
     lines = [
-        f"accepted {_rate(verdict['baseline_rate'])} → {_rate(verdict['candidate_rate'])}: change "
-        f"{_signed(verdict['change'])}, {confidence} {_interval(verdict['interval'])}, {report['events']} pairs"
+        f"accepted {rate_text(verdict['baseline_rate'])} → {rate_text(verdict['candidate_rate'])}: "
+        f"change {signed_text(verdict['change'])}, {confidence} {interval_text(verdict['interval'])}, "
+        f"{report['events']} pairs"
     ]
     if report["events"] != report["events_at_stop"]:
-        lines.append(f"at the stop, after {report['events_at_stop']}: {_interval(verdict['interval_at_stop'])}")
+        lines.append(f"at the stop, after {report['events_at_stop']}: {interval_text(verdict['interval_at_stop'])}")
     return lines
 
 
 def _evidence(report: Mapping[str, Any]) -> list[str]:
     alarm = f" after {report['alarm_after']} pairs" if report["alarm_after"] else ""
-    cost = "price unknown" if report["cost_usd"] is None else f"${report['cost_usd']:.4f}"
+    cost = cost_text(report["cost_usd"])
     lines = [
-        f"evidence e = {_e(report['e_value'])} (alarm at {1 / report['alpha']:.0f}){alarm}",
+        f"evidence e = {e_text(report['e_value'])} (alarm at {1 / report['alpha']:.0f}){alarm}",
         f"{report['paid_calls']} paid calls, {report['overspent_calls']} overspent, {cost}, "
         f"coverage {report['coverage']:.0%}; stopped: {report['stopped_because']}; run {report['run_id']}",
     ]
@@ -66,12 +83,17 @@ def _evidence(report: Mapping[str, Any]) -> list[str]:
     return [*lines, report["note"]] if report["note"] else lines
 
 
-def _levels(levels: Mapping[str, Any]) -> Table:
-    table = _table("levels", ("level", "differ", "change", "interval", "e-value", "flips ↓", "flips ↑"), left=1)
+def _levels(levels: Mapping[str, Any], floor: Mapping[str, Any] | None) -> Table:
+    """A row a level; with a noise floor, how often runs of one model differ stands beside the candidate."""
+    noise = ("noise",) if floor else ()
+    columns = ("level", "differ", *noise, "change", "interval", "e-value", "flips ↓", "flips ↑")
+    table = _table("levels", columns, left=1)
     for name, level in levels.items():
         if level is not None:
-            flips = (_count(level["flips_down"]), _count(level["flips_up"]))
-            table.add_row(name, *_measures(level), *flips)
+            differ, *measures = _measures(level)
+            beside = (rate_text(floor["levels"].get(name, {}).get("mismatch")),) if floor else ()
+            flips = (count_text(level["flips_down"]), count_text(level["flips_up"]))
+            table.add_row(name, differ, *beside, *measures, *flips)
     return table
 
 
@@ -105,10 +127,10 @@ def _measures(measured: Mapping[str, Any], digits: int = 1) -> tuple[str, str, s
     """What a level and a stratum both have: share that differs, net change, interval, e-value."""
     change = measured["change"]
     return (
-        _rate(measured["mismatch"]),
-        "" if change is None else _signed(change),
-        _interval(measured["interval"], signed=change is not None, digits=digits),
-        _e(measured["e_value"]),
+        rate_text(measured["mismatch"]),
+        "" if change is None else signed_text(change),
+        interval_text(measured["interval"], signed=change is not None, digits=digits),
+        e_text(measured["e_value"]),
     )
 
 
@@ -136,25 +158,3 @@ def _places(done: ReplayDone) -> Text:
     lines = [f"{kind} on {at}" for kind, at in done.alerts.items()]
     lines.append(f"DuckDB and Parquet in {done.database.parent}; ask: driftline sql 'FROM by_stream'")
     return Text("\n".join(lines))
-
-
-def _rate(value: float | None) -> str:
-    return "" if value is None else f"{value:.1%}"
-
-
-def _signed(value: float) -> str:
-    return f"{100 * value:+.1f} pp"
-
-
-def _interval(interval: Sequence[float], signed: bool = True, digits: int = 1) -> str:
-    """Both ends in points of rate."""
-    form = f"{'+' if signed else ''}.{digits}f"
-    return "[" + ", ".join(format(100 * end, form) for end in interval) + "]"
-
-
-def _e(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
-
-
-def _count(value: int | None) -> str:
-    return "" if value is None else str(value)

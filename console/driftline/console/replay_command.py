@@ -4,170 +4,140 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-if TYPE_CHECKING:
-    from datetime import datetime
+from driftline.console import replay_options as options
+from driftline.console.replay_options import Mode, What, selection_of
 
-    from driftline.replay.segment import Selection
+if TYPE_CHECKING:
+    from driftline.console.replay_run import ReplayDone, ReplayRequest
+    from driftline.replay.arms import Candidate
+
+__all__ = ["EXAMPLE", "replay", "selection_of"]
 
 EXAMPLE = "Example: driftline replay --app renewals --candidate openai/gpt-4o --from 2026-09-22"
-
-CANDIDATE, SEGMENT, TEST, OUTPUT = "What is tried", "Which decisions", "The test", "Output"
-
-Candidates = Annotated[
-    str | None, typer.Option(help="Model, provider/name; else the log's.", rich_help_panel=CANDIDATE)
-]
-PromptFile = Annotated[Path | None, typer.Option(help="Prompt file; else the log's.", rich_help_panel=CANDIDATE)]
-Parameters = Annotated[list[str] | None, typer.Option(help="NAME=JSON over the log's.", rich_help_panel=CANDIDATE)]
-Spec = Annotated[str | None, typer.Option(help="Verifier spec for an imported app.", rich_help_panel=CANDIDATE)]
-From = Annotated[str | None, typer.Option("--from", help="First event time, ISO 8601.", rich_help_panel=SEGMENT)]
-To = Annotated[str | None, typer.Option("--to", help="Event time at which it ends.", rich_help_panel=SEGMENT)]
-Offsets = Annotated[list[str] | None, typer.Option(help="PARTITION:START-STOP.", rich_help_panel=SEGMENT)]
-Streams = Annotated[list[str] | None, typer.Option(help="Only this event type.", rich_help_panel=SEGMENT)]
-Keys = Annotated[list[str] | None, typer.Option(help="Only this workflow.", rich_help_panel=SEGMENT)]
-SegmentFile = Annotated[Path | None, typer.Option(help="A segment file in place of Kafka.", rich_help_panel=SEGMENT)]
-Alpha = Annotated[float, typer.Option(help="Bound on the chance of a false alarm.", rich_help_panel=TEST)]
-Delta = Annotated[float, typer.Option(help="Rates this close are equivalent.", rich_help_panel=TEST)]
-MinEffect = Annotated[float, typer.Option(help="The smallest change worth an alarm.", rich_help_panel=TEST)]
-OrderSeed = Annotated[int, typer.Option(help="Of the order of workflows.", rich_help_panel=TEST)]
-Concurrency = Annotated[int, typer.Option(help="Calls in flight.", rich_help_panel=TEST)]
-MaxCalls = Annotated[int | None, typer.Option(help="Calls that may be paid.", rich_help_panel=TEST)]
-Locate = Annotated[bool, typer.Option("--locate", help="Go on until a stratum is named.", rich_help_panel=TEST)]
-Estimate = Annotated[bool, typer.Option("--estimate", help="Read on for the interval.", rich_help_panel=TEST)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
+VERDICTS_BY_WEIGHT = ("diverged", "inconclusive", "equivalent")
+"""Of several candidates the first of these gives the exit code."""
 
 
 def replay(
-    app: Annotated[str, typer.Option(help="App in driftline.toml, module:attribute, or an imported app.")],
-    candidate: Candidates = None,
-    prompt: PromptFile = None,
-    param: Parameters = None,
-    verifier: Spec = None,
-    start: From = None,
-    stop: To = None,
-    offsets: Offsets = None,
-    stream: Streams = None,
-    key: Keys = None,
-    segment: SegmentFile = None,
-    alpha: Alpha = 0.05,
-    delta: Delta = 0.05,
-    min_effect: MinEffect = 0.0,
-    order_seed: OrderSeed = 0,
-    concurrency: Concurrency = 8,
-    max_calls: MaxCalls = None,
-    locate: Locate = False,
-    estimate: Estimate = False,
-    as_json: AsJson = False,
+    app: options.AppName,
+    what: options.Action = None,
+    mode: options.ReplayMode = Mode.FORCED,
+    candidate: options.Candidates = None,
+    prompt: options.PromptFile = None,
+    param: options.Parameters = None,
+    verifier: options.Spec = None,
+    start: options.From = None,
+    stop: options.To = None,
+    offsets: options.Offsets = None,
+    stream: options.Streams = None,
+    key: options.Keys = None,
+    sample: options.Sample = None,
+    segment: options.SegmentFile = None,
+    alpha: options.Alpha = 0.05,
+    delta: options.Delta = 0.05,
+    min_effect: options.MinEffect = 0.0,
+    order_seed: options.OrderSeed = 0,
+    locate: options.Locate = False,
+    estimate: options.Estimate = False,
+    follow_for: options.For = None,
+    budget_usd: options.Budget = None,
+    max_calls: options.MaxCalls = None,
+    concurrency: options.Concurrency = 8,
+    requests_per_minute: options.RequestRate = None,
+    tokens_per_minute: options.TokenRate = None,
+    allow_unpriced: options.AllowUnpriced = False,
+    refresh: options.Refresh = False,
+    html: options.Html = None,
+    markdown: options.Markdown = None,
+    as_json: options.AsJson = False,
 ) -> None:
     """Re-run the first attempt of each logged decision with its recorded context against a candidate.
 
     Exits 0 equivalent, 1 diverged, 2 usage, 3 unreachable, 4 inconclusive, 130 interrupted. The same command goes
     on where an interrupted run stopped: answers that were paid for are in the ledger.
+    `driftline replay plan` with the same options says before what it will cost and can find.
     """
-    from driftline.console.common import out
-    from driftline.console.render import print_report
-    from driftline.console.replay_run import ReplayRequest, run_replay
+    from driftline.console.replay_run import ReplayRequest
+    from driftline.replay.harness import Limits
+
+    selection = selection_of(start, stop, offsets or [], stream or [], key or [], sample, order_seed)
+    rates = budget_usd, requests_per_minute, tokens_per_minute
+    limits = Limits(alpha, delta, min_effect, order_seed, concurrency, max_calls, locate, estimate, *rates)
+    if mode is Mode.VERIFY:
+        from driftline.console.verify_run import verify_and_exit
+
+        verify_and_exit(app, selection, verifier, segment, bool(candidate or prompt or param or what), as_json)
+    tried = _candidates(candidate or [None], prompt, param or [])
+    _check_what(what, mode, html is not None or markdown is not None, len(tried))
+    request = ReplayRequest(app, tried[0], selection, limits, verifier, segment, allow_unpriced, refresh)
+    if what is not None:
+        from driftline.console.plan_command import print_plans
+
+        print_plans(request, tried, as_json)
+    elif mode is Mode.FREE:
+        from driftline.console.free_run import free_and_exit
+
+        free_and_exit(request, tried, as_json)
+    elif mode is Mode.SHADOW:
+        from driftline.console.shadow_run import shadow_and_exit
+
+        shadow_and_exit(request, tried, follow_for, as_json)
+    else:
+        _replay_and_exit(request, tried, as_json, html, markdown)
+
+
+def _candidates(models: Sequence[str | None], prompt: Path | None, parameters: Sequence[str]) -> list[Candidate]:
     from driftline.consumers.prompt import Prompt
     from driftline.replay.arms import Candidate
-    from driftline.replay.harness import Limits
+
+    tried = None if prompt is None else Prompt.from_file(prompt)
+    given = options.parameters_of(parameters)
+    return [Candidate(model, tried, given) for model in dict.fromkeys(models)]
+
+
+def _check_what(what: What | None, mode: Mode, pages: bool, candidates: int) -> None:
+    """What does not go together is told before anything is asked."""
+    from driftline.schemas import UsageError
+
+    if what is not None and mode is not Mode.FORCED:
+        raise UsageError(f"there is no plan of the mode {mode.value}", "leave --mode out")
+    if pages and (mode is not Mode.FORCED or what is not None or candidates != 1):
+        raise UsageError(
+            "--html and --markdown are of one forced run", "see `driftline report --help` for the others"
+        )
+
+
+def _replay_and_exit(
+    request: ReplayRequest, tried: Sequence[Candidate], as_json: bool, html: Path | None, markdown: Path | None
+) -> None:
+    from driftline.console.common import out
+    from driftline.console.replay_run import run_replays
     from driftline.replay.report import EXIT_CODES
 
-    request = ReplayRequest(
-        app=app,
-        candidate=Candidate(
-            candidate, None if prompt is None else Prompt.from_file(prompt), _parameters(param or [])
-        ),
-        selection=selection_of(start, stop, offsets or [], stream or [], key or []),
-        limits=Limits(alpha, delta, min_effect, order_seed, concurrency, max_calls, locate, estimate),
-        verifier=verifier,
-        segment_file=segment,
-    )
-    done = run_replay(request)
+    runs = run_replays(request, tried)
+    if html is not None or markdown is not None:
+        from driftline.console.outputs import write_pages
+        from driftline.replay.stored import read_run
+
+        write_pages(read_run(runs[0].database), html, markdown)
     if as_json:
-        out.print_json(data=done.report)
+        out.print_json(data=runs[0].report if len(runs) == 1 else {"runs": [done.report for done in runs]})
     else:
+        print_runs(runs)
+    verdicts = {done.report["verdict"] for done in runs}
+    raise typer.Exit(EXIT_CODES[next(verdict for verdict in VERDICTS_BY_WEIGHT if verdict in verdicts)])
+
+
+def print_runs(runs: Sequence[ReplayDone]) -> None:
+    """The runs' reports in the terminal; what the prompt changes comes once, before what that led to."""
+    from driftline.console.common import out, say
+    from driftline.console.render import print_report
+
+    for diff in dict.fromkeys(done.prompt_diff for done in runs if done.prompt_diff):
+        say(diff + "\n", "dim")
+    for done in runs:
         print_report(out, done)
-    raise typer.Exit(EXIT_CODES[done.report["verdict"]])
-
-
-def _parameters(given: list[str]) -> dict[str, object]:
-    import json
-
-    from driftline.schemas import BadInput
-
-    parameters = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        try:
-            parameters[name] = json.loads(value)
-        except json.JSONDecodeError:
-            raise BadInput(f"--param {text!r}: not NAME=JSON", "for example --param temperature=0.2") from None
-        if not name or not equals:
-            raise BadInput(f"--param {text!r}: not NAME=JSON", "for example --param temperature=0.2")
-    return parameters
-
-
-def selection_of(
-    start: str | None,
-    stop: str | None,
-    offsets: Sequence[str] = (),
-    streams: Sequence[str] = (),
-    keys: Sequence[str] = (),
-) -> Selection:
-    """The decisions that options select.
-
-    Raises:
-        BadInput: A time or a range has another form.
-    """
-    from driftline.replay.segment import Selection
-
-    return Selection(
-        start=_time("--from", start),
-        stop=_time("--to", stop),
-        offsets=_ranges(offsets) or None,
-        streams=frozenset(streams),
-        keys=frozenset(keys),
-    )
-
-
-def _time(option: str, text: str | None) -> datetime | None:
-    """A time of the user's; without a zone it is UTC, as all event times are shown."""
-    from datetime import UTC, datetime
-
-    from driftline.schemas import BadInput
-
-    if text is None:
-        return None
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadInput(
-            f"{option} {text!r} is not an ISO 8601 time", "for example 2026-09-22 or 2026-09-22T06:00Z"
-        ) from None
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _ranges(texts: Sequence[str]) -> dict[int, tuple[int, int]]:
-    from driftline.schemas import BadInput
-
-    found: dict[int, tuple[int, int]] = {}
-    for text in texts:
-        partition, bounds = _range(text)
-        if partition in found:
-            raise BadInput(f"--offsets names partition {partition} twice", "give one range a partition")
-        found[partition] = bounds
-    return found
-
-
-def _range(text: str) -> tuple[int, tuple[int, int]]:
-    import re
-
-    from driftline.schemas import BadInput
-
-    found = re.fullmatch(r"(\d+):(\d+)-(\d+)", text)
-    if found is None:
-        raise BadInput(f"--offsets {text!r} is not PARTITION:START-STOP", "for example --offsets 0:100-250")
-    return int(found[1]), (int(found[2]), int(found[3]))

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from driftline.console.common import Log, now, open_subject, open_subject_of_file, progress_bar
+from driftline.console.common import Log, err, now, open_subject, open_subject_of_file, progress_bar
+from driftline.console.replay_progress import note_of
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
-from driftline.consumers.models.sources import source_version
+from driftline.consumers.proposing import Proposer
 from driftline.log import Coordinates, Settings, TransactionalWriter, load_settings
 from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX, ReplayWriter, alerts_of, publish_alerts
-from driftline.replay.arms import LOG_ARM, Candidate
-from driftline.replay.harness import ForcedReplay, ForcedResult, Limits, Progress
+from driftline.replay.arms import Candidate
+from driftline.replay.asking import steady
+from driftline.replay.harness import ForcedReplay, ForcedResult, Limits
+from driftline.replay.identity import arms_of, prompt_diff, run_id_of
 from driftline.replay.ledger import Ledger
+from driftline.replay.plan import ReplayPlan, plan_replay, planned_calls, require_priced, room_in_usd
+from driftline.replay.pricing import PriceMap
 from driftline.replay.report import report_data
 from driftline.replay.segment import Segment, Selection, load_segment
+from driftline.replay.spending import Spending
 from driftline.replay.store import write_store
 from driftline.replay.subject import Subject
-from driftline.schemas import ArmRef, Decision, canonical_json, content_hash
+from driftline.replay.turns import planned_decisions
+from driftline.schemas import ArmRef
 from driftline.schemas.cloudevents import format_time
 
-RUN_ID_DIGITS = 12
+LEDGER = "ledger.sqlite"
+"""In the home folder."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,10 @@ class ReplayRequest:
     limits: Limits = field(default_factory=Limits)
     verifier: str | None = None
     segment_file: Path | None = None
+    allow_unpriced: bool = False
+    """Run though a price is unknown."""
+    refresh: bool = False
+    """Ask anew what the ledger holds of this plan."""
 
 
 @dataclass(frozen=True)
@@ -46,37 +61,107 @@ class ReplayDone:
     database: Path
     alerts: Mapping[str, Coordinates]
     """Where each alert lies, by kind; empty where there was no Kafka."""
+    prompt_diff: str = ""
+    """What the candidate's prompt changes in the log's, as unified diffs."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What several candidates of one request share: the segment is read once."""
+
+    subject: Subject
+    segment: Segment
+    log: Log | None
+    """None where the segment is a file."""
+    settings: Settings
+    prices: PriceMap = field(default_factory=PriceMap)
 
 
 def run_replay(request: ReplayRequest) -> ReplayDone:
     """Load the segment, run the candidate over it, write the run's files and publish its alerts.
 
     Raises:
-        UsageError: The request cannot be run as it stands.
+        UsageError: The request cannot be run as it stands, or a price is unknown.
+        EnvironmentUnreachable: A broker, the registry or the model does not answer.
+    """
+    return run_replays(request, [request.candidate])[0]
+
+
+def run_replays(request: ReplayRequest, candidates: Sequence[Candidate]) -> list[ReplayDone]:
+    """As `run_replay`, for each candidate a run of its own; what all of them may cost is known before the first.
+
+    Raises:
+        UsageError: As `run_replay`, of any candidate: then none was run.
+        EnvironmentUnreachable: As `run_replay`.
+    """
+    opened = open_replay(request)
+    requests = [replace(request, candidate=candidate) for candidate in candidates]
+    for one in requests:
+        _check(opened, one)
+    return [_run_one(opened, one) for one in requests]
+
+
+def plan_replays(request: ReplayRequest, candidates: Sequence[Candidate]) -> tuple[Opened, list[ReplayPlan]]:
+    """What each candidate would take, with nothing spent and nothing published.
+
+    Raises:
+        UsageError: As `run_replay`; an unknown price is part of the plan, and no error.
         EnvironmentUnreachable: A broker or the registry does not answer.
     """
+    opened = open_replay(request)
+    ledger = Ledger(opened.settings.home / LEDGER)
+    try:
+        common = ledger, request.limits, opened.prices
+        return opened, [plan_replay(opened.segment, opened.subject, one, *common) for one in candidates]
+    finally:
+        ledger.close()
+
+
+def open_replay(request: ReplayRequest) -> Opened:
+    """Read the segment, from Kafka or from its file."""
     settings = load_settings()
-    subject, segment, log = _open(request)
-    limits = _free_reading(request.limits, request.candidate)
-    baseline, candidate = _arms(segment, subject, request.candidate)
-    run_id = _run_id(request, segment, subject, baseline, candidate)
-    result = _run(run_id, segment, subject, request.candidate, limits, settings)
-    report = report_data(segment.app, baseline.model, candidate.model, result, limits)
-    database = write_store(settings.home / "runs" / run_id, result, _run_row(report, baseline, candidate))
-    alerts = {} if log is None else _publish(log, segment, baseline, candidate, result, limits)
-    return ReplayDone(report, database, alerts)
-
-
-def _open(request: ReplayRequest) -> tuple[Subject, Segment, Log | None]:
     if request.segment_file is not None:
-        subject, segment = open_subject_of_file(
-            request.segment_file, request.app, request.selection, request.verifier
-        )
-        return subject, segment, None
+        file = request.segment_file
+        subject, segment = open_subject_of_file(file, request.app, request.selection, request.verifier)
+        return Opened(subject, segment, None, settings)
     subject, log = open_subject(request.app, request.verifier)
     with progress_bar("reading the segment", None):
         segment = load_segment(log.reader, log.codec, subject.name, request.selection)
-    return subject, segment, log
+    for partition, low in sorted(segment.history_from.items()):
+        err.print(f"{segment.span.topic}[{partition}]: history begins at offset {low}, what came before is deleted")
+    return Opened(subject, segment, log, settings)
+
+
+def _check(opened: Opened, request: ReplayRequest) -> None:
+    """Refuse, before anything is paid, what cannot be asked or has no price."""
+    subject, segment = opened.subject, opened.segment
+    first = request.candidate.request(segment.decisions[0].decision, subject, "plan", request.limits.order_seed)
+    LiteLLMProposer().check(first)
+    models = {request.candidate.model or logged.decision.model_requested for logged in segment.decisions}
+    if all(opened.prices.of(model).known for model in models):
+        return
+    ledger = Ledger(opened.settings.home / LEDGER)
+    try:
+        calls = planned_calls(segment, subject, request.candidate, ledger, request.limits, opened.prices)
+    finally:
+        ledger.close()
+    require_priced(calls, request.limits, request.allow_unpriced)
+
+
+def _run_one(opened: Opened, request: ReplayRequest) -> ReplayDone:
+    started, began = now(), time.monotonic()
+    segment, subject, candidate = opened.segment, opened.subject, request.candidate
+    limits = _free_reading(request.limits, candidate)
+    baseline, tried = arms_of(segment, subject, candidate)
+    run_id = run_id_of(segment, subject, candidate, request.limits)
+    result = _ask_all(opened, request, run_id, limits)
+    report = report_data(segment.app, baseline.model, tried.model, result, limits)
+    report["timings"] = timings(started, time.monotonic() - began, report.pop("from_ledger", result.from_ledger))
+    report["price_map"] = opened.prices.version
+    row = run_row(report, baseline, tried)
+    database = write_store(opened.settings.home / "runs" / run_id, result, row)
+    alerts = {} if opened.log is None else publish(opened.log, segment, baseline, tried, result, limits)
+    return ReplayDone(report, database, alerts, prompt_diff(segment, subject, candidate))
 
 
 def _free_reading(limits: Limits, candidate: Candidate) -> Limits:
@@ -84,83 +169,67 @@ def _free_reading(limits: Limits, candidate: Candidate) -> Limits:
     return replace(limits, concurrency=1, read_on=True) if candidate.is_free else limits
 
 
-def _run(
-    run_id: str, segment: Segment, subject: Subject, candidate: Candidate, limits: Limits, settings: Settings
-) -> ForcedResult:
-    proposer = LiteLLMProposer()
-    proposer.check(candidate.request(segment.decisions[0].decision, subject, run_id, limits.order_seed))
-    ledger = Ledger(settings.home / "ledger.sqlite")
+def _ask_all(opened: Opened, request: ReplayRequest, run_id: str, limits: Limits) -> ForcedResult:
+    segment, subject, candidate = opened.segment, opened.subject, request.candidate
+    ledger = Ledger(opened.settings.home / LEDGER)
     try:
-        replay = ForcedReplay(run_id, segment, subject, candidate, proposer, ledger, limits, now)
-        with progress_bar(f"replaying {segment.app}", len(segment.decisions)) as show:
-            return asyncio.run(replay.run(lambda progress: show(progress.read, _note(progress))))
+        if request.refresh:
+            _retire(ledger, opened, request)
+        room = partial(room_in_usd, candidate, opened.prices)
+        spending = Spending(limits.usd_max, ledger.paid_usd(run_id), room)
+        proposer = proposer_of(candidate, limits)
+        replay = ForcedReplay(run_id, segment, subject, candidate, proposer, ledger, limits, now, spending)
+        began = time.monotonic()
+        with progress_bar(f"replaying {segment.app}", len(planned_decisions(segment, limits))) as show:
+            return asyncio.run(replay.run(lambda at: show(at.read, note_of(at, time.monotonic() - began))))
     finally:
         ledger.close()
 
 
-def _note(progress: Progress) -> str:
-    verdict = f", {progress.decision}" if progress.decision else ""
-    return f"{progress.paid_calls} paid calls, e = {progress.e_value:.3g}{verdict}"
+def proposer_of(candidate: Candidate, limits: Limits) -> Proposer:
+    """A recording is never in trouble, and what it does not hold no retry brings."""
+    return LiteLLMProposer() if candidate.is_free else steady(LiteLLMProposer(), limits)
 
 
-def _arms(segment: Segment, subject: Subject, candidate: Candidate) -> tuple[ArmRef, ArmRef]:
-    """Both arms as alerts name them; what differs within the segment is named `log`."""
-    decisions = [logged.decision for logged in segment.decisions]
-    verifier = _one({subject.judge(decision).version for decision in decisions})
-    model = _one({decision.model_requested for decision in decisions})
-    prompt = _one({decision.prompt_hash for decision in decisions})
-    tried = candidate.prompt.hash if candidate.prompt is not None else prompt
-    return ArmRef(model=model, prompt_hash=prompt, verifier_version=verifier), ArmRef(
-        model=candidate.model or model, prompt_hash=tried, verifier_version=verifier
-    )
+def _retire(ledger: Ledger, opened: Opened, request: ReplayRequest) -> None:
+    subject, candidate = opened.subject, request.candidate
+    keys = []
+    for logged in planned_decisions(opened.segment, request.limits):
+        asked = candidate.request(logged.decision, subject, "plan", request.limits.order_seed)
+        keys.append(candidate.key(logged.decision, subject, asked))
+    ledger.retire(keys)
 
 
-def _one(values: set[str]) -> str:
-    return values.pop() if len(values) == 1 else LOG_ARM
+def timings(started: datetime, seconds: float, from_ledger: int) -> dict[str, Any]:
+    """What differs between two runs of one command that are answered alike."""
+    return {"started_at": format_time(started), "seconds": round(seconds, 3), "from_ledger": from_ledger}
 
 
-def _run_id(request: ReplayRequest, segment: Segment, subject: Subject, baseline: ArmRef, candidate: ArmRef) -> str:
-    """The same plan over the same decisions has the same id, so that the same command resumes its run."""
-    limits = request.limits
-    plan = {
-        "app": segment.app,
-        "decisions": content_hash("".join(_identity(logged.decision) for logged in segment.decisions)),
-        "arms": [baseline.model_dump(), candidate.model_dump()],
-        "rules": _rules(segment, subject),
-        "source": source_version(candidate.model),
-        "parameters": dict(request.candidate.parameters),
-        "test": [limits.alpha, limits.delta, limits.min_effect, limits.order_seed, limits.calls_max, limits.locate],
-    }
-    return content_hash(canonical_json(plan))[:RUN_ID_DIGITS]
-
-
-def _rules(segment: Segment, subject: Subject) -> list[list[str]]:
-    """Every rule that judges the segment, and every prompt in it: one name for several would make runs collide."""
-    decisions = [logged.decision for logged in segment.decisions]
-    found = {(d.boundary, d.stream, subject.judge(d).version, d.prompt_hash) for d in decisions}
-    return [list(rule) for rule in sorted(found)]
-
-
-def _identity(decision: Decision) -> str:
-    """What the replay takes from a decision: a topic made anew may hold others at the same coordinates."""
-    return f"{decision.decision_id} {decision.context_hash} {content_hash(decision.attempts[0].model_dump_json())}\n"
-
-
-def _run_row(report: Mapping[str, Any], baseline: ArmRef, candidate: ArmRef) -> dict[str, Any]:
+def run_row(report: Mapping[str, Any], baseline: ArmRef, candidate: ArmRef) -> dict[str, Any]:
+    """The run's row of its database."""
     scalars = {name: value for name, value in report.items() if not isinstance(value, (dict, list))}
     return {
         **scalars,
+        "from_ledger": report["timings"]["from_ledger"],
         "baseline_prompt_hash": baseline.prompt_hash,
         "candidate_prompt_hash": candidate.prompt_hash,
         "verifier_version": candidate.verifier_version,
         "completed_at": format_time(now()),
+        "report": report,
     }
 
 
-def _publish(
-    log: Log, segment: Segment, baseline: ArmRef, candidate: ArmRef, result: ForcedResult, limits: Limits
+def publish(
+    log: Log,
+    segment: Segment,
+    baseline: ArmRef,
+    candidate: ArmRef,
+    result: ForcedResult,
+    limits: Limits,
+    mode: str = "forced",
 ) -> dict[str, Coordinates]:
-    alerts = alerts_of(segment, baseline, candidate, result, limits, now())
+    """Put the run's alerts on `driftline.alerts`; where each lies, by kind."""
+    alerts = alerts_of(segment, baseline, candidate, result, limits, now(), mode)
     writer = TransactionalWriter(log.settings, f"{TRANSACTIONAL_ID_PREFIX}.{result.run_id}")
     try:
         placed = publish_alerts(ReplayWriter(writer), log.reader, log.codec, alerts)

@@ -31,6 +31,7 @@ class Committer:
         topic: That it reads.
         refused: Told why a transaction was not committed: `stale_group`, `fenced`, `unknown`, `unreachable` or
             `aborted`.
+        beat: Called before each try, since they may take a minute together.
         watchdog: Over each transaction.
         clock: Seconds from any origin, never going back.
     """
@@ -41,10 +42,12 @@ class Committer:
         inbox: GroupConsumer,
         topic: str,
         refused: Callable[[str], None] = lambda reason: None,
+        beat: Callable[[], None] = lambda: None,
         watchdog: Watchdog | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._refused = refused
+        self._beat = beat
         self._writer = writer
         self._inbox = inbox
         self._topic = topic
@@ -65,10 +68,12 @@ class Committer:
             CommitRefused: Another process has the slot, or the broker refuses time and again.
             KafkaUnreachable: No broker took it within `OUTAGE_S_MAX`.
         """
+        self._writer.open()
         sent, group = positions(self._topic, batch.owners), self._inbox.group_metadata
         deadline = self._clock() + OUTAGE_S_MAX
         for failures in count():
             began = self._clock()
+            self._beat()
             try:
                 if failures and self._has_landed(sent):
                     return True

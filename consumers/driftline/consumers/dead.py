@@ -14,9 +14,11 @@ VALUE_BYTES_MAX = 1_048_588
 def to_dead(record: Record, topic: str, error: Undecodable) -> Outgoing:
     """The record of the dead topic: the original key, bytes and headers, and why it lies there.
 
-    Bytes beyond `VALUE_BYTES_MAX` are left where the coordinates say; `driftline_value` is then `left at the source`.
+    What is beyond `VALUE_BYTES_MAX` together is left where the coordinates say: value and headers, and a key that is
+    too long by itself; `driftline_value` is then `left at the source`.
     """
-    fits = record.value is None or len(record.value) <= VALUE_BYTES_MAX
+    fits = record_bytes(record) <= VALUE_BYTES_MAX
+    long_key = record.key is not None and len(record.key) > VALUE_BYTES_MAX
     why = [
         ("driftline_reason", error.reason.value.encode()),
         ("driftline_detail", _cut(error.message)),
@@ -27,12 +29,18 @@ def to_dead(record: Record, topic: str, error: Undecodable) -> Outgoing:
     ]
     return Outgoing(
         topic=topic,
-        key=record.key,
+        key=None if long_key else record.key,
         value=record.value if fits else None,
         timestamp_ms=max(record.timestamp_ms, 1),  # a record need not have a time, and librdkafka takes 0 for now
-        headers=[*record.headers, *why],
+        headers=[*(record.headers if fits else ()), *why],
         partition=record.at.partition,
     )
+
+
+def record_bytes(record: Record | Outgoing) -> int:
+    """What a record takes: key, value and headers."""
+    headers = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + headers
 
 
 def input_offset(record: Record) -> int | None:

@@ -11,7 +11,7 @@ from itertools import chain, repeat
 
 from driftline.consumers.app import App
 from driftline.consumers.boundary import OnExhausted
-from driftline.consumers.dead import to_dead
+from driftline.consumers.dead import record_bytes, to_dead
 from driftline.consumers.engine import Input, Outcome, decide
 from driftline.consumers.partition import OwnedPartition
 from driftline.consumers.proposing import Proposer
@@ -204,8 +204,9 @@ def _last_words(outcome: Outcome) -> str:
 def _check_sizes(outgoing: Sequence[Outgoing]) -> None:
     """What the broker would refuse time and again is found before the transaction begins."""
     for record in outgoing:
-        if record.value is not None and len(record.value) > RECORD_BYTES_MAX:
-            what = f"what it leads to on {record.topic} takes {len(record.value)} bytes, at most {RECORD_BYTES_MAX}"
+        size = record_bytes(record)
+        if size > RECORD_BYTES_MAX:
+            what = f"what it leads to on {record.topic} takes {size} bytes, at most {RECORD_BYTES_MAX}"
             raise Undecodable(UndecodableReason.OVERSIZE, what)
 
 

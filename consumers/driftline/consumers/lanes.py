@@ -32,7 +32,7 @@ class Lanes(Generic[T]):
     Args:
         decide: Decides one record.
         in_flight_max: Decisions at once.
-        admit: Awaited before each decision: a throttle.
+        admit: Awaited before a record is taken for its decision: a throttle.
         begins: Told of each decision that begins how many seconds its record has waited.
         clock: Seconds from any origin, never going back.
     """
@@ -53,7 +53,8 @@ class Lanes(Generic[T]):
         self._waiting: dict[Lane, deque[tuple[Record, float]]] = {}
         self._ready: deque[Lane] = deque()
         self._workers: set[asyncio.Task[None]] = set()
-        self._done: SimpleQueue[T | Exception] = SimpleQueue()
+        self._done: SimpleQueue[T | BaseException] = SimpleQueue()
+        self._ending = False
         self._loop: asyncio.AbstractEventLoop
         self.in_flight = 0
         """Decisions that are being made."""
@@ -78,23 +79,25 @@ class Lanes(Generic[T]):
 
     def limit(self, in_flight_max: int) -> None:
         """Let so many decisions run at once from now on; 0 lets none begin."""
-        if in_flight_max != self._limit:
+        if in_flight_max != self._limit and not self._ending:
             self._limit = in_flight_max
             self._loop.call_soon_threadsafe(self._spawn)
 
-    def collect(self, timeout_s: float = 0.0) -> Iterator[T]:
+    def forget(self, owner: OwnedPartition) -> None:
+        """Drop what waits of an ownership that has ended."""
+        if self._ending:
+            return
+        self._loop.call_soon_threadsafe(self._drop, owner)
+
+    def collect(self, timeout_s: float = 0.0) -> Iterator[T | BaseException]:
         """The results that are there; where there are none, the first to come until the timeout.
 
-        Raises:
-            Exception: What a decision raised.
+        Among them what decisions raised; the lane of such a one is gone, with all that waited in it.
         """
         try:
-            found = self._done.get(timeout=timeout_s) if timeout_s else self._done.get_nowait()
+            yield self._done.get(timeout=timeout_s) if timeout_s else self._done.get_nowait()
             while True:
-                if isinstance(found, Exception):
-                    raise found
-                yield found
-                found = self._done.get_nowait()
+                yield self._done.get_nowait()
         except Empty:
             return
 
@@ -111,47 +114,64 @@ class Lanes(Generic[T]):
 
     def _spawn(self) -> None:
         for _ in range(min(len(self._ready), self._limit - len(self._workers))):
-            worker = self._loop.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._workers.discard)
+            self._workers.add(self._loop.create_task(self._work()))
+
+    def _drop(self, owner: OwnedPartition) -> None:
+        self._waiting = {lane: waiting for lane, waiting in self._waiting.items() if lane[0] is not owner}
+        self._ready = deque(lane for lane in self._ready if lane[0] is not owner)
+
+    def _may_go_on(self) -> bool:
+        return bool(self._ready) and len(self._workers) <= self._limit
 
     async def _work(self) -> None:
-        """Decide the next record of the lane that has waited longest, until none is ready."""
+        """Decide the next record of the lane that has waited longest, until none is ready.
+
+        Between the last look at what is ready and leaving `_workers` nothing is awaited: what becomes ready after
+        that look finds room for a worker.
+        """
         streak = 0
-        while self._ready and len(self._workers) <= self._limit:
-            await self._advance(self._ready.popleft())
-            streak += 1
-            if streak % STREAK_MAX == 0:
-                await asyncio.sleep(0)
+        try:
+            while self._may_go_on():
+                await self._admit()
+                if not self._may_go_on():
+                    return
+                await self._advance(self._ready.popleft())
+                streak += 1
+                if streak % STREAK_MAX == 0:
+                    await asyncio.sleep(0)
+        finally:
+            self._workers.discard(asyncio.current_task())
 
     async def _advance(self, lane: Lane) -> None:
         """Decide the first record of a lane; then the lane stands behind the others, or is gone."""
         owner, _ = lane
-        if owner.closing:
-            del self._waiting[lane]
-            return
         waiting = self._waiting[lane]
-        await self._run(*waiting.popleft(), owner)
-        if waiting:
+        goes_on = not owner.closing and await self._run(*waiting.popleft(), owner)
+        if goes_on and waiting and lane in self._waiting:
             self._ready.append(lane)
         else:
-            del self._waiting[lane]
+            self._waiting.pop(lane, None)
 
-    async def _run(self, record: Record, at_s: float, owner: OwnedPartition) -> None:
+    async def _run(self, record: Record, at_s: float, owner: OwnedPartition) -> bool:
+        """Decide one record; whether its lane may go on."""
         owner.running += 1
         self.in_flight += 1
         try:
-            await self._admit()
             self._begins(self._clock() - at_s)
             self._done.put(await self._decide(record, owner))
-        except Exception as error:  # noqa: BLE001 - it comes out of `collect`
-            self._done.put(error)
+        except BaseException as error:
+            if self._ending:
+                raise
+            self._done.put(error)  # even a cancellation: a key must not fall silent
+            return False
         finally:
             self.in_flight -= 1
             owner.running -= 1  # after the result is out: whoever sees 0 finds all results
+        return True
 
     async def _cancel(self) -> None:
         """Cancel every task of the loop: the workers, and what libraries keep running on it."""
+        self._ending = True
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()

@@ -42,14 +42,9 @@ class Rebuilder:
     def __init__(self, app: App, settings: Settings, codec: Codec) -> None:
         if app.fold is None:
             raise UsageError(f"app {app.name} keeps no rows", "give it a fold")
-        members = TopicAdmin(settings).group_members(app.group)
-        if members:
-            raise UsageError(
-                f"{members} processes of {app.name} are in the group {app.group}",
-                "stop them first; one that has stopped is out of the group 10 s later",
-            )
         self._app = app
         self._settings = settings
+        self._require_stopped()
         self._codec = codec
         self._reader = KafkaReader(settings)
         self._restorer = RowRestorer(app, self._reader, codec)
@@ -62,11 +57,23 @@ class Rebuilder:
             EnvironmentUnreachable: A broker or the registry does not answer; doing it again goes on.
         """
         partitions = sorted(self._reader.span(self._app.topics.events).ranges)
-        standing = group_standing(self._settings, self._app.group, self._app.topics.events, partitions)
         for partition in partitions:
-            yield self._rebuild(partition, standing[partition], write)
+            yield self._rebuild(partition, write)
 
-    def _rebuild(self, partition: int, standing: Unfinished, write: bool) -> RebuiltPartition:
+    def _require_stopped(self) -> None:
+        members = TopicAdmin(self._settings).group_members(self._app.group)
+        if members:
+            raise UsageError(
+                f"{members} processes of {self._app.name} are in the group {self._app.group}",
+                "stop them first; one that has stopped is out of the group 10 s later",
+            )
+
+    def _standing(self, partition: int) -> Unfinished:
+        found = group_standing(self._settings, self._app.group, self._app.topics.events, [partition])[partition]
+        return found or Unfinished(0, 0)
+
+    def _rebuild(self, partition: int, write: bool) -> RebuiltPartition:
+        standing = self._standing(partition)
         stored = dict(self._restorer.stored(partition).items())
         rows, times_ms = Rows(self._app.fold), {}
         for record in self._restorer.folding(rows, partition, standing):
@@ -74,6 +81,10 @@ class Rebuilder:
         folded = dict(rows.items())
         differing = [key for key in (folded | stored) if folded.get(key) != stored.get(key)]
         if write:
+            self._require_stopped()
+            if self._standing(partition) != standing:
+                what = f"{self._app.topics.events}[{partition}] was decided on meanwhile"
+                raise UsageError(what, "stop the app and rebuild again")
             self._write(partition, {key: folded.get(key) for key in differing}, times_ms)
         names = tuple(sorted(key.decode(errors="replace") for key in differing))
         return RebuiltPartition(partition, len(folded), names)

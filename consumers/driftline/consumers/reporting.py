@@ -42,7 +42,7 @@ class NoHealth:
 
 
 class Reporting:
-    """Told of everything by the runtime's own thread.
+    """Told of everything by the thread that talks to Kafka; the metrics are safe for others too.
 
     Args:
         app: App name.
@@ -60,6 +60,10 @@ class Reporting:
         self._health = health or NoHealth()
         self._gauges_at = 0.0
         self._control = ControlState()
+
+    def beat(self) -> None:
+        """The process lives, though the loop does not turn."""
+        self._health.beat()
 
     def turned(self, now_s: float) -> bool:
         """The loop has turned; whether `show` is due."""

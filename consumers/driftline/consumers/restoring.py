@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from driftline.consumers.app import App
 from driftline.consumers.dead import undecided_offset
@@ -14,17 +14,26 @@ from driftline.schemas import Codec, UsageError
 class RowRestorer:
     """Restores rows when a partition is assigned.
 
+    Args:
+        app: Whose rows.
+        reader: Reads the log.
+        codec: Reads events and rows.
+        beat: Called for each record, since it may take minutes.
+
     Not guaranteed: that rows folded anew reach the state topic before the next event of their workflow;
     `driftline state rebuild` writes them.
     """
 
-    def __init__(self, app: App, reader: LogReader, codec: Codec) -> None:
+    def __init__(self, app: App, reader: LogReader, codec: Codec, beat: Callable[[], None] = lambda: None) -> None:
         self._app = app
+        self._beat = beat
         self._reader = reader
         self._codec = codec
 
-    def restore(self, partition: int, standing: Unfinished) -> Rows:
+    def restore(self, partition: int, standing: Unfinished | None) -> Rows:
         """The rows of all events that are finished, and of no other.
+
+        A group without a position begins at the beginning, and only where nothing was decided yet.
 
         1. read the state topic to its latest offset, open transactions included (KAFKA-10167); 2. where there are no
         rows, or such of another fold version, fold every finished event of the log anew.
@@ -34,8 +43,10 @@ class RowRestorer:
                 still to be decided.
             EnvironmentUnreachable: A broker or the registry does not answer.
         """
-        fold = self._app.fold
-        if fold is None:
+        if standing is None:
+            self._require_undecided(partition)
+            standing = Unfinished(0, 0)
+        if self._app.fold is None:
             return Rows(None)
         rows = self.stored(partition)
         self._check_position(partition, standing, rows)
@@ -44,7 +55,7 @@ class RowRestorer:
     def stored(self, partition: int) -> Rows:
         """The rows as they lie on the state topic."""
         state = self._reader.read_to_latest(self._app.topics.state, partition)
-        return Rows.restored(self._app.fold, state, self._codec)
+        return Rows.restored(self._app.fold, self._beating(state), self._codec)
 
     def refold(self, partition: int, standing: Unfinished) -> Rows:
         """The rows that the finished events of the log make."""
@@ -59,7 +70,8 @@ class RowRestorer:
         Events that went to the dead topic undecided were never folded.
         """
         dead = self._dead(partition)
-        for record in self._reader.read(Span(self._app.topics.events, {partition: (0, standing.end)})):
+        span = Span(self._app.topics.events, {partition: (0, standing.end)})
+        for record in self._beating(self._reader.read(span)):
             if standing.is_finished(record.at.offset) and record.at.offset not in dead:
                 key = record.key or b""
                 rows.keep(key, rows.fold(key, to_event(record, self._codec), record.at.offset))
@@ -69,6 +81,22 @@ class RowRestorer:
         records = self._reader.read_to_latest(self._app.topics.dead, partition)
         return {offset for offset in map(undecided_offset, records) if offset is not None}
 
+    def _beating(self, records: Iterable[Record]) -> Iterator[Record]:
+        for record in records:
+            self._beat()
+            yield record
+
+    def _require_undecided(self, partition: int) -> None:
+        """Positions expire, after a week without members by default; decided events must not be decided anew."""
+        topics = self._app.topics
+        if next(iter(self._reader.read_to_latest(topics.decisions, partition)), None) is not None:
+            raise UsageError(
+                f"{topics.events}[{partition}]: the group {self._app.group} has no position, but there are "
+                "decisions: it expired or was deleted, and events would be decided a second time",
+                f"set it behind the last input in {topics.decisions} with kafka-consumer-groups --reset-offsets, "
+                "or give the app a new name",
+            )
+
     def _check_position(self, partition: int, standing: Unfinished, rows: Rows) -> None:
         """Rows and position are committed together: one that lies behind the other was lost or reset since."""
         seen = max((row.as_of for _, row in rows.items() if not standing.is_finished(row.as_of)), default=None)
@@ -77,5 +105,6 @@ class RowRestorer:
                 f"{self._app.topics.events}[{partition}]: the rows have seen offset {seen}, but the group "
                 f"{self._app.group} would go on from {standing.base}: its position was lost or reset, and events "
                 "would be decided a second time",
-                f"set it to {seen + 1} with kafka-consumer-groups --reset-offsets, or give the app a new name",
+                f"set it with kafka-consumer-groups --reset-offsets to where {self._app.topics.decisions} ends, "
+                "or give the app a new name",
             )

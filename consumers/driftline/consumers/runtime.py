@@ -6,9 +6,11 @@ The lanes' one runs the event loop on which models are asked. What passes betwee
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -19,7 +21,7 @@ from driftline.consumers.batch import Batch
 from driftline.consumers.committing import Committer
 from driftline.consumers.control import ControlReader, ControlState
 from driftline.consumers.deciding import Decided, Decider
-from driftline.consumers.ending import others_at_end
+from driftline.consumers.ending import all_at_end
 from driftline.consumers.garbage import rare_collections
 from driftline.consumers.lanes import Lanes
 from driftline.consumers.metrics import RuntimeMetrics
@@ -31,18 +33,18 @@ from driftline.consumers.start import check_start
 from driftline.consumers.summary import RunSummary
 from driftline.consumers.throttle import Throttle
 from driftline.consumers.tracing import Tracer
-from driftline.log import GroupConsumer, KafkaReader, Settings, TransactionalWriter, Unfinished
-from driftline.schemas import Codec, Registry
+from driftline.log import GroupConsumer, KafkaReader, Record, Settings, TransactionalWriter, Unfinished
+from driftline.schemas import Codec, Registry, RegistryUnreachable, UsageError
 from driftline.schemas.cloudevents import epoch_ms
 
 __all__ = ["RunSummary", "Runtime", "RuntimeLimits"]
+
+_log = logging.getLogger("driftline.runtime")
 
 IDLE_POLL_S = 0.5
 """How long a poll waits where nothing is in flight; bounds how late a stop is seen."""
 BUSY_WAIT_S = 0.005
 """How long a turn waits for a result where decisions are in flight."""
-POLL_RECORDS_MAX = 1_000
-"""Taken at once: several times faster than one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +111,12 @@ class Runtime:
         self._codec = Codec(Registry(settings.require_registry()), app.contracts)
         self._writer = TransactionalWriter(settings, self._place)
         self._inbox = GroupConsumer(settings, app.group, app.topics.events)
-        self._committer = Committer(self._writer, self._inbox, app.topics.events, self._count_refused, clock=clock)
+        self._committer = Committer(
+            self._writer, self._inbox, app.topics.events, self._count_refused, self._reporting.beat, clock=clock
+        )
         self._control = ControlReader(settings, app.topics, self._codec)
         self._reader = KafkaReader(settings)
-        self._restorer = RowRestorer(app, self._reader, self._codec)
+        self._restorer = RowRestorer(app, self._reader, self._codec, self._reporting.beat)
         self._throttle = Throttle()
         decider = Decider(app, self._codec, proposer, now, seed, lambda: self._control.state.offset, tracer)
         waited = self._reporting.metrics.observe_queue_age
@@ -124,6 +128,7 @@ class Runtime:
         self._results: deque[Decided] = deque()
         self._batch = Batch()
         self._oldest_at = 0.0
+        self._failure: BaseException | None = None
         self._on_commit: Callable[[RunSummary], None] = lambda summary: None
 
     def run(
@@ -134,7 +139,8 @@ class Runtime:
     ) -> RunSummary:
         """Consume, decide and commit until `stop()` says so, or with `until_end` until the group has read everything.
 
-        A stop lets what is in flight finish, and commits it.
+        A stop lets what is in flight finish, and commits it; so does a decision that raises, before its error comes
+        out of here: what was paid is kept.
 
         Raises:
             ContractError: The registry does not hold the packaged schemas.
@@ -144,29 +150,37 @@ class Runtime:
         """
         self._on_commit = on_commit
         check_start(self.app, self._settings, self._codec)
-        try:
-            self._control.open()
-            self._writer.open()
-            self._writer.commit(app_artifacts(self.app, self._codec, epoch_ms(self._now())))
-            with self._lanes.running(), rare_collections():
-                # Who stays keeps its place in the group over a restart; who goes at the end leaves it.
-                self._inbox.open(self._gain, self._revoke, self._lose, None if until_end else self._place)
-                while not stop() and not (until_end and self._at_end()):
-                    self._turn()
-                self._drain()
-        except BaseException:
-            self._lose(list(self._owned))  # leaving the group must not commit what may be wrong
-            raise
-        finally:
-            self._inbox.close()
-            self._control.close()
-            self._writer.close()
+        with ExitStack() as closing:
+            closing.callback(self._writer.close)
+            closing.callback(self._control.close)
+            closing.callback(self._inbox.close)
+            try:
+                self._start()
+                self._run(until_end, stop)
+            except BaseException:
+                self._lose(list(self._owned))  # leaving the group must not commit what may be wrong
+                raise
+        if self._failure is not None:
+            raise self._failure
         return self.summary
+
+    def _start(self) -> None:
+        self._control.open()
+        self._writer.open()
+        self._writer.commit(app_artifacts(self.app, self._codec, epoch_ms(self._now())))
+
+    def _run(self, until_end: bool, stop: Callable[[], bool]) -> None:
+        with self._lanes.running(), rare_collections():
+            # Who stays keeps its place in the group over a restart; who goes at the end leaves it.
+            self._inbox.open(self._gain, self._revoke, self._lose, None if until_end else self._place)
+            while self._failure is None and not stop() and not (until_end and self._at_end()):
+                self._turn()
+            self._drain()
 
     @property
     def held(self) -> int:
-        """Records taken up whose position is not sealed yet."""
-        return sum(owner.tracker.unfinished for owner in self._owned.values())
+        """Records taken up that are not in a batch yet."""
+        return sum(owner.tracker.running for owner in self._owned.values())
 
     @property
     def control(self) -> ControlState:
@@ -177,14 +191,14 @@ class Runtime:
         """Whether this member is through, and so are the others: one may just have died with its partitions."""
         if self.held or self._batch.decided or not self._inbox.at_end():
             return False
-        return others_at_end(self._reader, self._inbox, self.app.topics.events)
+        return all_at_end(self._reader, self._inbox, self.app.topics.events)
 
     def _turn(self) -> None:
         """Obey, poll, hand out, collect, commit what is due."""
         self._obey()
-        deciding = self.held > len(self._results)
-        refused = bool(self._batch.decided)
-        self._take_in(0.0 if deciding else BUSY_WAIT_S if refused else IDLE_POLL_S)
+        deciding = self.held > len(self._results) and not self._control.state.killed
+        due = bool(self._batch.decided or self._results) and not self._control.state.killed
+        self._take_in(0.0 if deciding else BUSY_WAIT_S if due else IDLE_POLL_S)
         self._collect(BUSY_WAIT_S if deciding else 0.0)
         if self._is_due():
             self._commit()
@@ -194,7 +208,11 @@ class Runtime:
 
     def _obey(self) -> None:
         """Follow the control topic: while the app is killed nothing begins and nothing is committed."""
-        state = self._control.poll()
+        try:
+            state = self._control.poll()
+        except RegistryUnreachable as error:
+            _log.warning("a control record waits for the schema registry: %s", error.message)
+            state = self._control.state
         self._reporting.controlled(state)
         self._throttle.set(state.decisions_per_minute)
         allowed = self._limits.in_flight_max if state.in_flight_max is None else state.in_flight_max
@@ -203,21 +221,35 @@ class Runtime:
     def _take_in(self, timeout_s: float) -> None:
         """Poll for what there is room for; where there is none for long, with the partitions paused."""
         now_s = self._clock()
-        room = self._pressure.room(self._owned, now_s)
-        if not room and not self._pressure.stalled(now_s):
+        refused = bool(self._batch.decided)
+        if not self._pressure.room(self._owned, now_s) and not self._pressure.stalled(now_s) and not refused:
             return
         self._inbox.pause(self._pressure.paused(self._owned, now_s))
         taken = []
-        for record in self._inbox.poll(min(room or 1, POLL_RECORDS_MAX), timeout_s):
+        for record in self._inbox.poll(self._pressure.poll_max(self._owned, now_s), timeout_s):
             owner = self._owned.get(record.at.partition)
-            if owner is not None and owner.tracker.take(record.at.offset):
+            if owner is not None and self._take(owner, record):
                 taken.append((owner, record))
         if taken:
             self._lanes.submit(taken)
 
+    def _take(self, owner: OwnedPartition, record: Record) -> bool:
+        try:
+            return owner.tracker.take(record.at.offset)
+        except ValueError as error:
+            raise UsageError(
+                f"{record.at} comes again: the position of {self.app.group} is not on the topic, which was made anew "
+                "or cut",
+                "set it with kafka-consumer-groups --reset-offsets, or give the app a new name",
+            ) from error
+
     def _collect(self, timeout_s: float) -> None:
         """Take over what was decided; what belongs to a partition that was lost is dropped."""
         for decided in self._lanes.collect(timeout_s):
+            if isinstance(decided, BaseException):
+                self._failure = self._failure or decided
+                self._lanes.limit(0)
+                continue
             self._reporting.decided(decided)
             if decided.owner.live:
                 if not self._results:
@@ -268,16 +300,17 @@ class Runtime:
         while self._lanes.in_flight and self._clock() < deadline:
             self._control.poll()
             self._inbox.pause(self._owned)
-            self._inbox.poll(1, 0.0)
+            self._inbox.poll(1, 0.0)  # for the membership alone: what a new partition brings is not taken up
             self._collect(BUSY_WAIT_S)
             if self._is_due():
                 self._commit()
         self._collect(0.0)
         self._commit_all()
 
-    def _gain(self, standing: Mapping[int, Unfinished]) -> None:
+    def _gain(self, standing: Mapping[int, Unfinished | None]) -> None:
         for number, stands in standing.items():
-            self._owned[number] = OwnedPartition(number, stands, self._restorer.restore(number, stands))
+            rows = self._restorer.restore(number, stands)
+            self._owned[number] = OwnedPartition(number, stands or Unfinished(0, 0), rows)
         self._reporting.gained(standing)
 
     def _revoke(self, partitions: Collection[int]) -> None:
@@ -298,6 +331,7 @@ class Runtime:
             owner = self._owned.pop(number, None)
             if owner is not None:
                 owner.closing, owner.live = True, False
+                self._lanes.forget(owner)
         before = len(self._batch.decided) + len(self._results)
         self._batch.drop_lost()
         self._results = deque(decided for decided in self._results if decided.owner.live)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiolimiter import AsyncLimiter
 
+RECHECK_S = 0.5
 BURST_S = 1.0
 """So much of the rate may begin at once."""
 
@@ -23,9 +26,13 @@ class Throttle:
         self._limiter = None if decisions_per_minute is None else _limiter(decisions_per_minute)
 
     async def admit(self) -> None:
-        """Wait for a turn."""
-        if self._limiter is not None:
-            await self._limiter.acquire()
+        """Wait for a turn; a change of the rate reaches who waits within `RECHECK_S`."""
+        while (limiter := self._limiter) is not None:
+            try:
+                await asyncio.wait_for(limiter.acquire(), RECHECK_S)
+            except TimeoutError:
+                continue
+            return
 
 
 def _limiter(per_minute: float) -> AsyncLimiter:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 EXIT_HUNG = 75
 """EX_TEMPFAIL of sysexits.h: started again, the process goes on from what is committed."""
 COMMIT_S_MAX = 25.0
-"""Longer than every deadline within a commit together where the broker answers at all."""
+"""A transaction that takes longer is taken for hung. Shorter than all deadlines within it together: where several
+steps in a row run to theirs, to begin anew is faster."""
 
 
 def end_process(what: str) -> None:

@@ -21,8 +21,9 @@ POLL_INTERVAL_MS_MAX = 300_000
 QUEUED_KIBIBYTES_MAX = 4_096
 """What librdkafka fetches ahead of a partition; its own default of 64 MiB would be the process's memory."""
 
-OnAssign = Callable[[dict[int, Unfinished]], None]
-"""Told the partitions gained, with where each stands, before their first record is handed out."""
+OnAssign = Callable[[dict[int, Unfinished | None]], None]
+"""Told the partitions gained, with where each stands, before their first record is handed out; None where the group
+has no position of a partition."""
 OnRevoke = Callable[[Collection[int]], None]
 """Told the partitions that are going; they are another member's as soon as it returns."""
 
@@ -49,7 +50,7 @@ class GroupConsumer:
         self._topic = topic
         self._instance: str | None = None
         self._consumer: Any = None
-        self._ended: set[int] = set()
+        self._ended: dict[int, int] = {}
         self._owned: set[int] = set()
         self._paused: set[int] = set()
         self._assigned_once = False
@@ -103,12 +104,17 @@ class GroupConsumer:
         return frozenset(self._owned)
 
     def at_end(self) -> bool:
-        """Whether every owned partition was read to its end, and there was an assignment at all."""
-        return self._assigned_once and self._owned <= self._ended
+        """Whether every owned partition was read to an end, and there was an assignment at all.
+
+        Not guaranteed: that the end has not moved since; `read_to` and `ends` tell.
+        """
+        return self._assigned_once and self._owned <= self._ended.keys()
 
     def expect_more(self, partitions: Iterable[int | None]) -> None:
         """Records were just written to these partitions: their end is not reached until it is seen again."""
-        self._ended.difference_update(partition for partition in partitions if partition is not None)
+        for partition in partitions:
+            if partition is not None:
+                self._ended.pop(partition, None)
 
     def pause(self, partitions: Iterable[int]) -> None:
         """Let exactly these partitions wait; polling goes on, which keeps the membership."""
@@ -117,16 +123,23 @@ class GroupConsumer:
         self._switch(self._consumer.resume, (self._paused - wanted) & self._owned)
         self._paused = wanted
 
-    def standing(self, partitions: Iterable[int]) -> dict[int, Unfinished]:
-        """Where partitions stand by what is committed; waits for a transaction that is about to commit it.
+    def standing(self, partitions: Iterable[int]) -> dict[int, Unfinished | None]:
+        """Where partitions stand by what is committed, None where nothing is.
+
+        Waits for a transaction that is about to commit it.
 
         Raises:
             KafkaUnreachable: The broker does not answer.
         """
         return _standing(self._consumer, self._settings, self._topic, partitions)
 
-    def ends_of_others(self) -> dict[int, int]:
-        """One past the last committed record of each partition that is not this member's.
+    @property
+    def read_to(self) -> dict[int, int]:
+        """Where the end lay of each owned partition that was read to its end."""
+        return dict(self._ended)
+
+    def ends(self) -> dict[int, int]:
+        """One past the last committed record of each partition of the topic.
 
         Asked of the consumer: an administrator's client that is used again and again through a broker's death can
         take the process with it (librdkafka#4605).
@@ -136,8 +149,8 @@ class GroupConsumer:
         """
         try:
             known = self._consumer.list_topics(self._topic, timeout=REQUEST_TIMEOUT_S).topics[self._topic].partitions
-            others = [TopicPartition(self._topic, number) for number in sorted(known) if number not in self._owned]
-            return {p.partition: self._consumer.get_watermark_offsets(p, REQUEST_TIMEOUT_S)[1] for p in others}
+            asked = [TopicPartition(self._topic, number) for number in sorted(known)]
+            return {p.partition: self._consumer.get_watermark_offsets(p, REQUEST_TIMEOUT_S)[1] for p in asked}
         except KafkaException as error:
             raise kafka_error(self._settings, error) from error
 
@@ -169,18 +182,16 @@ class GroupConsumer:
     def _read(self, message: Any) -> Iterable[Record]:
         error = message.error()
         if error is None:
-            self._ended.discard(message.partition())
+            self._ended.pop(message.partition(), None)
             return (to_record(message),)
         if error.code() == KafkaError._PARTITION_EOF:
-            self._ended.add(message.partition())
-        elif error.code() == KafkaError._MAX_POLL_EXCEEDED:
-            pass  # paused for long, it has lost its partitions, is told so, and joins again by polling on
-        elif error.fatal() or not error.retriable():
+            self._ended[message.partition()] = message.offset()
+        elif error.fatal() or error.code() not in _PASSING:
             self._raise(error)
         return ()
 
     def _raise(self, error: KafkaError) -> None:
-        if error.code() in {KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL}:
+        if error.code() == KafkaError.FENCED_INSTANCE_ID or "fenced" in error.str().lower():
             what = f"another process took the place of {self._instance} in the group {self._group}"
             raise UsageError(what, "stop one of the two, or give it another slot")
         raise kafka_error(self._settings, KafkaException(error))
@@ -204,7 +215,10 @@ class GroupConsumer:
     def _revoke(self, partitions: list[TopicPartition], on_revoke: OnRevoke) -> None:
         """Not lost: under cooperative rebalancing they move on when this returns, so fresh metadata is safe here."""
         self._rebalanced = True
-        self.group_metadata = self._consumer.consumer_group_metadata()
+        try:
+            self.group_metadata = self._consumer.consumer_group_metadata()
+        except (RuntimeError, KafkaException):  # the group is being left: nothing may be committed any more
+            self.group_metadata = None
         self._forget(partitions, on_revoke)
 
     def _lose(self, partitions: list[TopicPartition], on_lost: OnRevoke) -> None:
@@ -214,14 +228,18 @@ class GroupConsumer:
 
     def _forget(self, partitions: list[TopicPartition], told: OnRevoke) -> None:
         gone = {partition.partition for partition in partitions}
+        self._switch(self._consumer.resume, gone & self._paused)  # a pause would outlast the assignment
+        self._paused -= gone
         told(gone)
         self._owned -= gone
-        self._ended -= gone
-        self._paused -= gone
+        for partition in gone:
+            self._ended.pop(partition, None)
 
 
-def group_standing(settings: Settings, group: str, topic: str, partitions: Iterable[int]) -> dict[int, Unfinished]:
-    """Where a group stands, asked from outside of it.
+def group_standing(
+    settings: Settings, group: str, topic: str, partitions: Iterable[int]
+) -> dict[int, Unfinished | None]:
+    """Where a group stands, asked from outside of it; None where it has no position.
 
     Raises:
         KafkaUnreachable: The broker does not answer.
@@ -233,7 +251,9 @@ def group_standing(settings: Settings, group: str, topic: str, partitions: Itera
         consumer.close()
 
 
-def _standing(consumer: Any, settings: Settings, topic: str, partitions: Iterable[int]) -> dict[int, Unfinished]:
+def _standing(
+    consumer: Any, settings: Settings, topic: str, partitions: Iterable[int]
+) -> dict[int, Unfinished | None]:
     asked = [TopicPartition(topic, partition) for partition in partitions]
     try:
         found = consumer.committed(asked, REQUEST_TIMEOUT_S)
@@ -242,4 +262,21 @@ def _standing(consumer: Any, settings: Settings, topic: str, partitions: Iterabl
     for partition in found:
         if partition.error is not None:
             raise KafkaUnreachable(f"{topic}[{partition.partition}]: {partition.error.str()}", "try again")
-    return {p.partition: read_metadata(p.metadata, max(0, p.offset)) for p in found}
+    return {p.partition: read_metadata(p.metadata, p.offset) if p.offset >= 0 else None for p in found}
+
+
+_PASSING = {
+    KafkaError._MAX_POLL_EXCEEDED,  # paused for long, it has lost its partitions, is told so, and joins again
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REBALANCE_IN_PROGRESS,
+}
+"""Errors that the client gets over by itself; `KafkaError.retriable` is false for all that a consumer hands out."""

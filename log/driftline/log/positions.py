@@ -13,17 +13,18 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 METADATA_BYTES_MAX = 4095
 """The broker takes 4,096 by default (`offset.metadata.max.bytes`) but loses a transaction that uses the last one."""
 UNFINISHED_MAX = 1500
-"""A partition pauses there."""
+"""Of one partition; no more are taken up."""
 PAYLOAD_BYTES_MAX = 3030
 """Of varints: in base64, with version and base before them, they stay below `METADATA_BYTES_MAX`."""
 _VERSION = "v1"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unfinished:
     """Where a partition stands.
 
@@ -39,7 +40,11 @@ class Unfinished:
 
     def is_finished(self, offset: int) -> bool:
         """Whether an offset was finished before the position was committed, and must not be decided again."""
-        return offset < self.base or (offset < self.end and offset not in self.offsets)
+        return offset < self.base or (offset < self.end and offset not in self._set)
+
+    @cached_property
+    def _set(self) -> frozenset[int]:
+        return frozenset(self.offsets)
 
     def metadata(self) -> str:
         """The metadata to commit with `base`; empty where nothing above it is finished.
@@ -103,6 +108,8 @@ class Tracker:
         if offset < self._next:
             raise ValueError(f"offset {offset} comes after {self._next - 1}")
         self._next = offset + 1
+        while self._before and (first := next(iter(self._before))) < offset:
+            del self._before[first]  # the log does not hold it any more
         if offset < self._before_end:
             if offset not in self._before:
                 return False
@@ -120,19 +127,30 @@ class Tracker:
         self._finished_end = max(self._finished_end, offset + 1)
 
     @property
-    def unfinished(self) -> int:
+    def running(self) -> int:
         """How many offsets were taken up and are not finished."""
         return len(self._running)
 
     @property
-    def full(self) -> bool:
-        """Whether no further offset may be taken up: the metadata could outgrow what the broker keeps.
+    def unfinished(self) -> int:
+        """How many offsets are unfinished: those that run, and those of the position before that will come up."""
+        return len(self._running) + len(self._before)
+
+    @property
+    def room(self) -> int:
+        """How many more offsets may be taken up until the metadata could outgrow what the broker keeps; at least 0.
 
         A gap takes two bytes, and a third one for each 16,384 offsets that the unfinished ones are spread over.
         """
-        unfinished = len(self._running) + len(self._before)
-        spread = self._next - next(iter(self._running), self._next)
-        return unfinished >= UNFINISHED_MAX or 2 * (unfinished + 2) + spread // 16_384 + 8 > PAYLOAD_BYTES_MAX
+        first = min(next(iter(self._running), self._next), next(iter(self._before), self._next))
+        spread = max(self._next, self._before_end) - first
+        gaps_max = (PAYLOAD_BYTES_MAX - 16 - spread // 16_384) // 2
+        return max(0, min(UNFINISHED_MAX, gaps_max) - self.unfinished)
+
+    @property
+    def catching_up(self) -> bool:
+        """Whether what comes next was looked at before: then taking it up adds nothing."""
+        return self._next < self._before_end
 
     def position(self) -> Unfinished:
         """Where the partition stands: what may be committed now.

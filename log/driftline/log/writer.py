@@ -11,6 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from driftline.log.clients import (
     REQUEST_TIMEOUT_S,
+    kafka_error,
     make_producer,
     require_topics,
     unreachable,
@@ -91,6 +92,7 @@ class TransactionalWriter:
         """Take over the transactional id: aborts its open transaction and fences its older producers.
 
         Raises:
+            UsageError: The broker refuses the transactional id.
             KafkaUnreachable: No broker answers in time.
         """
         if self._producer is not None:
@@ -105,7 +107,7 @@ class TransactionalWriter:
         try:
             producer.init_transactions(self._open_timeout_s)
         except KafkaException as error:
-            raise unreachable(self._settings, error) from error
+            raise kafka_error(self._settings, error) from error
         self._producer = producer
         self._fenced = False
 
@@ -152,6 +154,7 @@ class TransactionalWriter:
                 f"another process took {self.transactional_id} over", "stop one of the two, or give it another slot"
             )
         self.open()
+        self._producer.poll(0)  # what was lost before is no trouble of this transaction
         self._disturbed = False
         transaction = Transaction(
             self._producer, self._settings, self._timeout_ms / 1000, self._topics, lambda: self._disturbed

@@ -59,7 +59,13 @@ def _own(records: Sequence[Outgoing]) -> Sequence[Outgoing]:
 
 
 def alerts_of(
-    segment: Segment, baseline: ArmRef, candidate: ArmRef, result: ForcedResult, limits: Limits, now: datetime
+    segment: Segment,
+    baseline: ArmRef,
+    candidate: ArmRef,
+    result: ForcedResult,
+    limits: Limits,
+    now: datetime,
+    mode: str = "forced",
 ) -> list[ReplayCompleted | DivergenceAlert]:
     """`ReplayCompleted` always; `DivergenceAlert` when the verdict is `diverged`."""
     judged = result.judged
@@ -67,7 +73,7 @@ def alerts_of(
     completed = ReplayCompleted(
         run_id=result.run_id,
         app=segment.app,
-        mode="forced",
+        mode=mode,
         baseline=baseline,
         candidate=candidate,
         verdict=result.verdict,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +34,39 @@ CREATE TABLE IF NOT EXISTS answers (
 """
 _GET = "SELECT answer FROM answers WHERE key = ?1 AND run_id = ifnull(?2, run_id)"
 _PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)"
+_PAID = "SELECT sum(json_extract(answer, '$.cost_usd')) FROM answers WHERE run_id = ? AND instr(key, '@') = 0"
+RETIRED = "@"
+"""In a key: the answer counts no more."""
+_RETIRE = "UPDATE answers SET key = key || ?1 || hex(randomblob(8)) WHERE key = ?2"
+_STATS = """
+SELECT model, count(*), sum(instr(key, ?1) > 0), count(DISTINCT run_id), sum(json_extract(answer, '$.cost_usd')),
+    sum(length(answer) + length(identity)), min(answered_at), max(answered_at)
+FROM answers GROUP BY model ORDER BY model
+"""
+_PRUNE = """
+DELETE FROM answers WHERE (?1 IS NULL OR answered_at < ?1) AND (?2 IS NULL OR model = ?2)
+    AND (NOT ?3 OR instr(key, ?4) > 0)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerStats:
+    """What the ledger holds of one model."""
+
+    model: str
+    answers: int
+    retired: int
+    """Of them those that count no more."""
+    runs: int
+    """Runs that have paid for them."""
+    cost_usd: float | None
+    """Dollars that they cost; None when no price is known."""
+    bytes: int
+    """Of their texts."""
+    first_at: str
+    """When the oldest was answered, RFC 3339."""
+    last_at: str
+    """When the newest was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +135,46 @@ class Ledger:
             if db.execute(_PUT, row).rowcount:
                 return answer
             return _from_json(db.execute(_GET, (hash_, None)).fetchone()[0])
+
+    def paid_usd(self, run_id: str) -> float:
+        """Dollars of the answers that a run has paid for and that still count; an unknown price counts as nothing."""
+        with self._wrapped() as db:
+            paid: float | None = db.execute(_PAID, (run_id,)).fetchone()[0]
+            return paid or 0.0
+
+    def retire(self, keys: Iterable[AnswerKey]) -> int:
+        """Let the answers of these keys count no more, so that they are asked for again; how many there were.
+
+        What was paid for is kept, under a name that nothing asks for, until it is pruned.
+        """
+        with self._wrapped() as db:
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                retired = [db.execute(_RETIRE, (RETIRED, key.hash)).rowcount for key in keys]
+                db.execute("COMMIT")
+            except BaseException:
+                db.execute("ROLLBACK")
+                raise
+            return sum(retired)
+
+    def stats(self) -> list[LedgerStats]:
+        """What the ledger holds, by model."""
+        with self._wrapped() as db:
+            return [LedgerStats(*row) for row in db.execute(_STATS, (RETIRED,))]
+
+    def prune(self, before: str | None = None, model: str | None = None, retired_only: bool = False) -> int:
+        """Remove answers for good; how many. They are paid for again by whoever asks again.
+
+        Args:
+            before: RFC 3339, UTC; only what was answered earlier.
+            model: Only this model's.
+            retired_only: Only what counts no more.
+        """
+        with self._wrapped() as db:
+            removed: int = db.execute(_PRUNE, (before, model, retired_only, RETIRED)).rowcount
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            db.execute("VACUUM")
+            return removed
 
     def close(self) -> None:
         """Close the file; to close it twice does nothing."""

@@ -25,6 +25,9 @@ class Limits:
         order_seed: Of the order in which workflows enter.
         concurrency: Calls in flight.
         calls_max: Calls that may be paid; None for no limit.
+        usd_max: Dollars that may be paid, those of earlier attempts at the same run included; None for no limit.
+        requests_per_minute: Calls a minute of each model; None for no limit.
+        tokens_per_minute: Tokens a minute of each model, read and written; None for no limit.
         locate: Go on after an alarm until a stratum is named.
         read_on: Go on to the end of the segment after the verdict, for the interval over all of it.
 
@@ -40,12 +43,18 @@ class Limits:
     calls_max: int | None = None
     locate: bool = False
     read_on: bool = False
+    usd_max: float | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1 or not 0 < self.delta <= 1 or not 0 <= self.min_effect < 1:
             raise UsageError("alpha and delta lie between 0 and 1, min-effect in [0, 1)")
         if self.concurrency < 1 or (self.calls_max is not None and self.calls_max < 1):
             raise UsageError("concurrency and max-calls are at least 1")
+        rates = (self.usd_max, self.requests_per_minute, self.tokens_per_minute)
+        if any(limit is not None and not limit > 0 for limit in rates):
+            raise UsageError("a budget and rates a minute are above 0", "leave the option out for no limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +89,9 @@ class Progress:
     paid_calls: int
     e_value: float
     decision: str | None
+    spent_usd: float = 0.0
+    """Dollars of this run so far, where prices are known; what was paid before an interruption included."""
+    usd_max: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,8 @@ class ForcedResult:
     verdict: str
     """`diverged`, `equivalent` or `inconclusive`."""
     stopped_because: str
-    """`alarm`, `equivalent`, `segment_ended`, `budget_ended` or `coverage`."""
+    """`alarm`, `equivalent`, `segment_ended`, `budget_ended`, `coverage`; in `shadow` also `time_ended` or
+    `interrupted`."""
     judged: JudgeSummary
     alarm_after: int | None
     """Pairs that it took to the alarm; None without one."""

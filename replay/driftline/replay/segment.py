@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
+from driftline.detectors import planned_order
 from driftline.log import AppTopics, Coordinates, LogReader, Record, Span
 from driftline.schemas import BadInput, Codec, Decision, Undecodable, UsageError
 from driftline.schemas.cloudevents import epoch_ms, format_time
@@ -37,6 +38,8 @@ class Segment:
     decisions: Sequence[LoggedDecision] = field(repr=False)
     repeated: int = 0
     """Decisions that lay on the log more than once and were left out."""
+    history_from: Mapping[int, int] = field(default_factory=dict)
+    """Partition to the first offset that is still there, where the selection reaches to what has been deleted."""
 
     def planned(self) -> dict[str, int]:
         """How many decisions each stratum holds, strata sorted by name."""
@@ -53,6 +56,8 @@ class Selection:
         offsets: Partition to `[start, stop)`; what it leaves out, no time brings in.
         streams: Event types; empty for all.
         keys: Workflows; empty for all.
+        sample: So many workflows, drawn at random, each with all that is selected of it; None for all.
+        sample_seed: Of the draw. A larger sample of the same seed holds the smaller one.
     """
 
     start: datetime | None = None
@@ -60,14 +65,24 @@ class Selection:
     offsets: Mapping[int, tuple[int, int]] | None = None
     streams: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
+    sample: int | None = None
+    sample_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.sample is not None and self.sample < 1:
+            raise UsageError("a sample has at least one workflow", "give --sample 1 or more")
 
     def takes(self, decision: Decision, at: Coordinates) -> bool:
         """Whether a decision belongs to the segment."""
-        if self.streams and decision.stream not in self.streams:
+        return self.takes_fields(decision.stream, decision.workflow, decision.input.event_time, at)
+
+    def takes_fields(self, stream: str, workflow: str, event_time: datetime, at: Coordinates) -> bool:
+        """As `takes`, of a decision that is not validated as a whole."""
+        if self.streams and stream not in self.streams:
             return False
-        if self.keys and decision.workflow not in self.keys:
+        if self.keys and workflow not in self.keys:
             return False
-        return self._takes_time(epoch_ms(decision.input.event_time)) and self._takes_place(at)
+        return self._takes_time(epoch_ms(event_time)) and self._takes_place(at)
 
     def may_take(self, record: Record) -> bool:
         """False for a record that need not be decoded: its timestamp is the event time, its key the workflow."""
@@ -94,28 +109,56 @@ def load_segment(reader: LogReader, codec: Codec, app: str, selection: Selection
         BadInput: A record of the decisions topic is no decision; names its coordinates.
     """
     topic = AppTopics(app).decisions
-    if selection.offsets is None:
-        span = reader.span(topic, selection.start, selection.stop)
-    else:
-        span = _cut(reader.span(topic), selection.offsets)
+    span = span_of(reader, topic, selection)
     found = []
     streams = set()
     for record in filter(selection.may_take, reader.read(span)):
-        decision = _decision(record, codec)
+        decision = decision_of(record, codec)
         if decision is not None:
             streams.add(decision.stream)
             if selection.takes(decision, record.at):
                 found.append(LoggedDecision(record.at, decision))
     if not found:
         raise _empty(reader, topic, streams)
-    return build_segment(app, span, found)
+    segment = build_segment(app, span, found, selection)
+    return replace(segment, history_from=_deleted_below(reader, topic, span))
 
 
-def build_segment(app: str, span: Span, found: Iterable[LoggedDecision]) -> Segment:
+def span_of(reader: LogReader, topic: str, selection: Selection) -> Span:
+    """The range of the log that a selection needs to read.
+
+    Raises:
+        UsageError: Its offsets are not on the log (it says what the log holds).
+    """
+    if selection.offsets is None:
+        return reader.span(topic, selection.start, selection.stop)
+    return _cut(reader.span(topic), selection.offsets)
+
+
+def build_segment(
+    app: str, span: Span, found: Iterable[LoggedDecision], selection: Selection | None = None
+) -> Segment:
     """The decisions in log order, each once: a decision that was logged again is its twin's copy, and no evidence."""
-    ordered = sorted(found, key=log_order)
+    ordered = _sampled(sorted(found, key=log_order), selection or Selection())
     once = list({logged.decision.decision_id: logged for logged in reversed(ordered)}.values())[::-1]
     return Segment(app, span, once, repeated=len(ordered) - len(once))
+
+
+def _sampled(ordered: Sequence[LoggedDecision], selection: Selection) -> Sequence[LoggedDecision]:
+    """Those of the workflows that a seeded permutation puts first: whole workflows, whatever became of them."""
+    if selection.sample is None:
+        return ordered
+    workflows = sorted({logged.decision.workflow for logged in ordered})
+    drawn = planned_order(workflows, selection.sample_seed)[: selection.sample]
+    kept = {workflows[index] for index in drawn}
+    return [logged for logged in ordered if logged.decision.workflow in kept]
+
+
+def _deleted_below(reader: LogReader, topic: str, span: Span) -> dict[int, int]:
+    """Where the log was cut off below what was read: what came before is gone, by retention or by hand."""
+    whole = reader.span(topic).ranges
+    lows = {partition: low for partition, (low, _) in whole.items() if low > 0}
+    return {p: low for p, low in lows.items() if span.ranges.get(p, (low + 1, 0))[0] == low}
 
 
 def log_order(logged: LoggedDecision) -> tuple[datetime, Coordinates]:
@@ -128,6 +171,8 @@ def _empty(reader: LogReader, topic: str, streams: set[str]) -> UsageError:
     whole = reader.span(topic)
     times = [record.timestamp_ms for record in reader.read(whole)]
     held = f"{topic} holds {_describe(whole)}"
+    if any(low > 0 for low, _ in whole.ranges.values()):
+        held += " (what came before has been deleted)"
     if times:
         first, last = (format_time(datetime.fromtimestamp(ms / 1000, UTC)) for ms in (min(times), max(times)))
         held += f", events from {first} to {last}"
@@ -136,7 +181,12 @@ def _empty(reader: LogReader, topic: str, streams: set[str]) -> UsageError:
     return UsageError(f"the segment is empty: {held}", "widen --from, --to, --offsets, --stream or --key")
 
 
-def _decision(record: Record, codec: Codec) -> Decision | None:
+def decision_of(record: Record, codec: Codec) -> Decision | None:
+    """The decision of a record; None when it is a record of another type.
+
+    Raises:
+        BadInput: It is no decision; names its coordinates.
+    """
     try:
         decoded = codec.decode(record.value)
         return Decision.model_validate(decoded.value) if decoded.name == DECISION else None
@@ -149,8 +199,9 @@ def _cut(whole: Span, offsets: Mapping[int, tuple[int, int]]) -> Span:
     for partition, (start, stop) in offsets.items():
         low, high = whole.ranges.get(partition, (0, 0))
         if partition not in whole.ranges or not low <= start <= high or stop < start:
+            gone = f"; what lay below {low} has been deleted" if start < low else ""
             raise UsageError(
-                f"{whole.topic}[{partition}] {start}-{stop} is not on the log, which holds {_describe(whole)}",
+                f"{whole.topic}[{partition}] {start}-{stop} is not on the log, which holds {_describe(whole)}{gone}",
                 "give --offsets within it",
             )
     return Span(whole.topic, {p: (start, min(stop, whole.ranges[p][1])) for p, (start, stop) in offsets.items()})

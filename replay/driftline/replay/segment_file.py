@@ -53,25 +53,38 @@ def read_segment_file(path: Path, app: str, selection: Selection) -> tuple[Segme
         BadInput: No such file, or no segment file.
         UsageError: The selection takes none of them.
     """
-    if not path.exists():
-        raise BadInput(f"there is no segment file {path}", "write one with `driftline segment export`")
     decisions: list[LoggedDecision] = []
     artifacts: dict[str, Artifact] = {}
-    try:
-        for kind, at, body in _read(path):
-            if kind == "artifact":
-                artifacts[at] = Artifact(**json.loads(body))
-            elif kind == "decision":
-                logged = LoggedDecision(Coordinates.parse(at), Decision.model_validate_json(body))
-                if selection.takes(logged.decision, logged.at):
-                    decisions.append(logged)
-    except (duckdb.Error, ValidationError, ValueError, TypeError, BadInput) as error:
-        mend = "write one with `driftline segment export`"
-        raise BadInput(f"{path}: not a segment file: {first_line(error)}", mend) from error
+    for at, body in _entries(path):
+        if isinstance(body, Artifact):
+            artifacts[at] = body
+        elif selection.takes(body, Coordinates.parse(at)):
+            decisions.append(LoggedDecision(Coordinates.parse(at), body))
     if not decisions:
         mend = "widen --from, --to, --offsets, --stream or --key"
         raise UsageError(f"the segment is empty: {path} holds no decision of it", mend)
-    return build_segment(app, Span(decisions[0].at.topic), decisions), artifacts
+    return build_segment(app, Span(decisions[0].at.topic), decisions, selection), artifacts
+
+
+def read_artifacts_of_file(path: Path) -> dict[str, Artifact]:
+    """The artifacts of a segment file alone, whatever the number of its decisions.
+
+    Raises:
+        BadInput: No such file, or no segment file.
+    """
+    return {at: body for at, body in _entries(path, "artifact") if isinstance(body, Artifact)}
+
+
+def iter_decisions(path: Path, selection: Selection) -> Iterator[tuple[Coordinates, Decision]]:
+    """The decisions of a file that a selection takes, one by one, as they lie there.
+
+    Raises:
+        BadInput: No such file, or no segment file.
+    """
+    for name, body in _entries(path, "decision"):
+        at = Coordinates.parse(name)
+        if isinstance(body, Decision) and selection.takes(body, at):
+            yield at, body
 
 
 def open_segment_file(path: Path, app: App, selection: Selection) -> tuple[AppSubject, Segment]:
@@ -89,9 +102,25 @@ def _rows(segment: Segment, artifacts: Mapping[str, Artifact]) -> Iterator[dict[
         yield {"kind": "decision", "at": str(logged.at), "body": logged.decision.model_dump_json()}
 
 
-def _read(path: Path) -> Iterator[tuple[str, str, str]]:
+def _entries(path: Path, kind: str = "%") -> Iterator[tuple[str, Artifact | Decision]]:
+    """The parsed rows of a kind with what is in `at`; rows of a kind that a later version wrote are passed over."""
+    if not path.exists():
+        raise BadInput(f"there is no segment file {path}", "write one with `driftline segment export`")
+    try:
+        for kind_, at, body in _read(path, kind):
+            if kind_ == "artifact":
+                yield at, Artifact(**json.loads(body))
+            elif kind_ == "decision":
+                Coordinates.parse(at)
+                yield at, Decision.model_validate_json(body)
+    except (duckdb.Error, ValidationError, ValueError, TypeError, BadInput) as error:
+        mend = "write one with `driftline segment export`"
+        raise BadInput(f"{path}: not a segment file: {first_line(error)}", mend) from error
+
+
+def _read(path: Path, kind: str) -> Iterator[tuple[str, str, str]]:
     with duckdb.connect() as db:
-        found = db.execute('SELECT kind, "at", body FROM read_parquet([?])', [_literal(path)])
+        found = db.execute('SELECT kind, "at", body FROM read_parquet([?]) WHERE kind LIKE ?', [_literal(path), kind])
         while rows := found.fetchmany(ROWS_AT_ONCE):
             yield from rows
 

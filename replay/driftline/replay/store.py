@@ -1,8 +1,9 @@
 """A run in DuckDB: what was asked, what came back, and how it differs; loaded in one batch, Parquet beside it.
 
-Tables: `run` (one row), `pairs` (one row a decision), `strata` (one row a stratum and level). Views: `compared`
-(pairs with an outcome in both arms, and which levels changed), `flips` (those whose verdict changed),
-`changed_actions`, `by_stream`. Times are UTC. Parquet is the durable form; the `.duckdb` file can be rebuilt from it.
+Tables: `run` (one row), `pairs` (one row a decision), `strata` (one row a stratum and level), `changes` (one row a
+field of an action that changed). Views: `compared` (pairs with an outcome in both arms, and which levels changed),
+`flips` (those whose verdict changed), `changed_actions`, `by_stream`, `by_field`. Times are UTC. Parquet is the
+durable form; the `.duckdb` file can be rebuilt from it.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import duckdb
 
+from driftline.replay.fields import field_changes
 from driftline.replay.levels import LEVELS, JudgedAnswer
 from driftline.replay.plain import first_line, sql_text
 from driftline.replay.result import ForcedResult, Pair
@@ -44,6 +46,7 @@ _PAIRS: Mapping[str, str] = {
             "verdict": "VARCHAR",
             "rejection_code": "VARCHAR",
             "rule_id": "VARCHAR",
+            "rejections": "JSON",
             "action_type": "VARCHAR",
             "action": "JSON",
             "cost_usd": "DOUBLE",
@@ -69,6 +72,14 @@ _STRATA: Mapping[str, str] = {
     "interval_hi": "DOUBLE",
 }
 
+_CHANGES: Mapping[str, str] = {
+    **dict.fromkeys(("run_id", "decision_id", "boundary", "stream", "workflow", "coordinates"), "VARCHAR"),
+    "turn": "BIGINT",
+    "path": "VARCHAR",
+    "before": "JSON",
+    "after": "JSON",
+}
+
 _RUN: Mapping[str, str] = {
     **dict.fromkeys(("run_id", "app", "mode", "baseline", "candidate", "verdict"), "VARCHAR"),
     **dict.fromkeys(("note", "stopped_because"), "VARCHAR"),
@@ -79,6 +90,7 @@ _RUN: Mapping[str, str] = {
     "verifier_drift": "BIGINT",
     **dict.fromkeys(("baseline_prompt_hash", "candidate_prompt_hash", "verifier_version"), "VARCHAR"),
     "completed_at": "TIMESTAMP",
+    "report": "JSON",
 }
 
 _VIEWS = f"""
@@ -92,6 +104,9 @@ CREATE VIEW by_stream AS SELECT boundary, stream, count(*) AS decisions,
     avg((candidate_verdict = 'accepted')::INT) AS candidate_rate,
     avg(action_changed::INT) AS actions_changed, avg(verdict_changed::INT) AS verdicts_changed
     FROM compared GROUP BY ALL ORDER BY actions_changed DESC;
+CREATE VIEW by_field AS SELECT boundary, stream, path, count(*) AS decisions,
+    mode(before) AS before, mode(after) AS after, any_value(coordinates) AS example
+    FROM changes GROUP BY ALL ORDER BY decisions DESC;
 """
 
 
@@ -126,6 +141,7 @@ def _write(folder: Path, result: ForcedResult, run: Mapping[str, Any]) -> list[P
     tables = {
         "pairs": (_PAIRS, pairs),
         "strata": (_STRATA, _strata_rows(result)),
+        "changes": (_CHANGES, _change_rows(result)),
         "run": (_RUN, [{name: run.get(name) for name in _RUN}]),
     }
     files = [folder / DATABASE]
@@ -184,6 +200,7 @@ def _arm_columns(arm: str, judged: JudgedAnswer) -> dict[str, Any]:
         "verdict": judged.verdict,
         "rejection_code": first and first.code,
         "rule_id": first and first.rule_id,
+        "rejections": [rejection.model_dump() for rejection in judgement.rejections],
         "action_type": judgement.action and judgement.action.type,
         "action": judgement.action and dict(judgement.action.compared),
         "cost_usd": answer.cost_usd,
@@ -191,6 +208,26 @@ def _arm_columns(arm: str, judged: JudgedAnswer) -> dict[str, Any]:
         **{f"{level}_hash": judged.hashes.get(level) for level in LEVELS},
     }
     return {f"{arm}_{name}": value for name, value in columns.items()}
+
+
+def _change_rows(result: ForcedResult) -> Iterator[dict[str, Any]]:
+    for pair in result.pairs:
+        if pair.lost:
+            continue
+        decision = pair.logged.decision
+        for change in field_changes(pair.baseline, pair.candidate):
+            yield {
+                "run_id": result.run_id,
+                "decision_id": decision.decision_id,
+                "boundary": decision.boundary,
+                "stream": decision.stream,
+                "workflow": decision.workflow,
+                "coordinates": str(pair.logged.at),
+                "turn": pair.index,
+                "path": change.path,
+                "before": change.before,
+                "after": change.after,
+            }
 
 
 def _strata_rows(result: ForcedResult) -> Iterator[dict[str, Any]]:

@@ -35,6 +35,10 @@ class Subject(Protocol):
     def indicators(self) -> Sequence[str]:
         """Features of actions whose rates are compared with their sign; declared, never read off the outcomes."""
 
+    @property
+    def strata(self) -> Sequence[str]:
+        """Every `boundary/stream` that can be decided today, whether or not it has been."""
+
     def judge(self, decision: Decision) -> Judge:
         """Today's verifier of the decision's boundary and stream."""
 
@@ -83,6 +87,11 @@ class AppSubject:
         chains = (bound.judge for bound in self.app.bound.values())
         found = (name for chain in chains for contract in chain.proposes for name in declared_features(contract))
         return tuple(dict.fromkeys(found))
+
+    @property
+    def strata(self) -> Sequence[str]:
+        """Every event type of every boundary."""
+        return [f"{boundary.name}/{stream}" for boundary in self.app.boundaries for stream in boundary.on]
 
     def judge(self, decision: Decision) -> Judge:
         """Today's verifier chain of the decision's boundary."""
@@ -148,6 +157,11 @@ class RecordedSubject:
     def indicators(self) -> Sequence[str]:
         """None: a recording declares no actions."""
         return ()
+
+    @property
+    def strata(self) -> Sequence[str]:
+        """Every stream of the spec."""
+        return [f"{RECORDED_BOUNDARY}/{stream}" for stream in self.spec.streams]
 
     def judge(self, decision: Decision) -> Judge:
         """The spec's judge of the decision's stream."""

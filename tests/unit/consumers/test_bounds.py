@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from driftline.consumers.backpressure import RESUME_UNFINISHED_MAX, STALL_S_MAX, Backpressure
+from driftline.consumers.backpressure import PAUSE_ROOM, RESUME_ROOM, STALL_S_MAX, Backpressure
 from driftline.consumers.partition import RECENT_IDS_MAX, OwnedPartition
 from driftline.consumers.rows import Rows
 from driftline.consumers.throttle import Throttle
@@ -41,11 +41,25 @@ def test_a_full_buffer_is_waited_out_and_pauses_everything_only_when_it_lasts() 
 def test_a_partition_that_is_full_waits_alone_and_until_it_has_come_down() -> None:
     pressure, owned = Backpressure(10_000), {0: owner(0, UNFINISHED_MAX), 1: owner(1, 5)}
     assert pressure.paused(owned, 0.0) == {0}
-    for offset in range(UNFINISHED_MAX - RESUME_UNFINISHED_MAX - 1):
+    for offset in range(RESUME_ROOM - 1):
         owned[0].tracker.finish(offset)
     assert pressure.paused(owned, 0.0) == {0}
     owned[0].tracker.finish(UNFINISHED_MAX - 1)
     assert pressure.paused(owned, 0.0) == set()
+
+
+def test_a_poll_brings_no_more_than_the_fullest_partition_has_room_for() -> None:
+    pressure, owned = Backpressure(10_000), {0: owner(0, UNFINISHED_MAX - 2 * PAUSE_ROOM), 1: owner(1, 5)}
+    assert pressure.paused(owned, 0.0) == set()
+    assert pressure.poll_max(owned, 0.0) == 2 * PAUSE_ROOM
+
+
+def test_a_full_partition_that_catches_up_is_not_paused_for_ever() -> None:
+    offsets = tuple(range(0, 2 * UNFINISHED_MAX, 2))
+    taken_over = OwnedPartition(0, Unfinished(0, 2 * UNFINISHED_MAX, offsets), Rows(None))
+    pressure = Backpressure(10_000)
+    assert pressure.paused({0: taken_over}, 0.0) == set()
+    assert pressure.poll_max({0: taken_over}, 0.0) == 1
 
 
 def test_a_repeated_id_is_told_as_long_as_it_is_remembered() -> None:
@@ -63,7 +77,7 @@ def test_a_throttle_admits_a_second_of_its_rate_at_once(per_minute: float | None
         throttle.set(per_minute)
         while count < 1_000:
             admit = asyncio.ensure_future(throttle.admit())
-            for _ in range(3):
+            for _ in range(10):
                 await asyncio.sleep(0)
             if not admit.done():
                 admit.cancel()
@@ -72,6 +86,20 @@ def test_a_throttle_admits_a_second_of_its_rate_at_once(per_minute: float | None
         return count
 
     assert asyncio.run(admitted()) == at_once
+
+
+def test_a_throttle_that_is_lifted_lets_go_who_waits() -> None:
+    async def story() -> int:
+        throttle = Throttle()
+        throttle.set(1.0)
+        await throttle.admit()
+        waiting = [asyncio.ensure_future(throttle.admit()) for _ in range(5)]
+        await asyncio.sleep(0)
+        throttle.set(None)
+        done, _ = await asyncio.wait(waiting, timeout=30)
+        return len(done)
+
+    assert asyncio.run(story()) == 5
 
 
 def test_a_block_that_returns_in_time_leaves_the_watchdog_quiet() -> None:

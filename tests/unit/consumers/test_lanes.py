@@ -42,7 +42,7 @@ def collect(found: Lanes[Record], count: int) -> list[Record]:
     while len(results) < count:
         some = list(found.collect(PATIENCE_S))
         assert some, "nothing more comes out"
-        results += some
+        results += [one for one in some if isinstance(one, Record)]
     return results
 
 
@@ -123,15 +123,61 @@ def test_a_limit_of_none_lets_nothing_begin_until_it_is_lifted() -> None:
         assert len(collect(found, 2)) == 2
 
 
-def test_what_a_decision_raises_comes_out() -> None:
-    async def decide(record: Record, owner: OwnedPartition) -> Record:
-        raise ZeroDivisionError(str(record.at))
+@pytest.mark.parametrize("error", [ZeroDivisionError("no"), asyncio.CancelledError("no"), SystemExit("no")])
+def test_what_a_decision_raises_comes_out_and_its_key_goes_no_further(error: BaseException) -> None:
+    asked: list[int] = []
 
-    found = lanes(decide)
+    async def decide(record: Record, owner: OwnedPartition) -> Record:
+        asked.append(record.at.offset)
+        if record.key == b"a":
+            raise error
+        return record
+
+    found, of = lanes(decide), owner()
     with found.running():
-        found.submit([(owner(), records([b"a"])[0])])
-        with pytest.raises(ZeroDivisionError, match=r"t\[0\]@0"):
-            list(found.collect(PATIENCE_S))
+        found.submit([(of, record) for record in records([b"a", b"a", b"b"])])
+        results: list[Record | BaseException] = []
+        while len(results) < 2:
+            results += found.collect(PATIENCE_S)
+    assert error in results
+    assert asked == [0, 2]
+
+
+def test_whoever_becomes_ready_while_the_last_worker_leaves_finds_another() -> None:
+    async def decide(record: Record, owner: OwnedPartition) -> Record:
+        return record
+
+    found, of, decided = lanes(decide, 1), owner(), 0
+    with found.running():
+        for number in range(3_000):
+            found.submit([(of, Record(Coordinates("t", 0, number), b"k%d" % number, b"", 1))])
+            if number % 3 == 0 and decided <= number:
+                decided += len(collect(found, 1))
+        assert decided + len(collect(found, 3_000 - decided)) == 3_000
+
+
+def test_nothing_that_waits_for_a_turn_is_taken_after_the_limit_is_none() -> None:
+    turns, asked = asyncio.Semaphore(0), threading.Event()
+    decided: list[int] = []
+
+    async def admit() -> None:
+        asked.set()
+        await turns.acquire()
+
+    async def decide(record: Record, owner: OwnedPartition) -> Record:
+        decided.append(record.at.offset)
+        return record
+
+    found: Lanes[Record] = Lanes(decide, 4, admit)
+    with found.running():
+        found.submit([(owner(), record) for record in records([b"a", b"b", b"c"])])
+        assert asked.wait(PATIENCE_S)
+        assert found.in_flight == 0
+        found.limit(0)
+        for _ in range(4):
+            found._loop.call_soon_threadsafe(turns.release)
+        assert not list(found.collect(0.05))
+        assert not decided
 
 
 def test_what_is_in_flight_at_the_end_is_cancelled() -> None:

@@ -110,10 +110,10 @@ def test_over_any_crashes_every_offset_finishes_once_as_committed(log: set[int],
 
 
 @given(st.lists(st.integers(1, 60_000), min_size=1, max_size=UNFINISHED_MAX), st.integers(0, 2**32))
-def test_a_partition_is_full_before_its_metadata_is_too_long(gaps: list[int], seed: int) -> None:
+def test_a_partition_has_no_room_before_its_metadata_is_too_long(gaps: list[int], seed: int) -> None:
     chance = Random(seed)
     tracker, offset = Tracker(Unfinished(0, 0)), 0
-    while not tracker.full:
+    while tracker.room:
         offset += chance.choice(gaps)
         tracker.take(offset)
         if chance.random() < 0.3:
@@ -121,3 +121,22 @@ def test_a_partition_is_full_before_its_metadata_is_too_long(gaps: list[int], se
     tracker.take(offset + max(gaps))
     tracker.finish(offset + max(gaps))
     assert len(tracker.position().metadata()) <= METADATA_BYTES_MAX
+
+
+def test_a_full_position_leaves_its_next_owner_room_as_its_offsets_finish() -> None:
+    before = Unfinished(0, 2 * UNFINISHED_MAX, tuple(range(0, 2 * UNFINISHED_MAX, 2)))
+    tracker = Tracker(read_metadata(before.metadata(), 0))
+    assert (tracker.room, tracker.catching_up, tracker.unfinished) == (0, True, UNFINISHED_MAX)
+    for offset in range(2 * UNFINISHED_MAX):
+        assert tracker.take(offset) == (offset % 2 == 0)
+    assert (tracker.room, tracker.catching_up, tracker.running) == (0, False, UNFINISHED_MAX)
+    for offset in range(0, 400, 2):
+        tracker.finish(offset)
+    assert tracker.room == 200
+
+
+def test_an_unfinished_offset_that_the_log_holds_no_more_is_done_with() -> None:
+    tracker = Tracker(Unfinished(3, 10, (3, 7)))
+    assert tracker.take(7)
+    tracker.finish(7)
+    assert tracker.position() == Unfinished(8, 10)

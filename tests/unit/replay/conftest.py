@@ -13,6 +13,7 @@ import pytest
 from driftline.consumers import App, SpecJudge
 from driftline.consumers.artifacts import Artifact
 from driftline.consumers.prompt import RecordedMessages
+from driftline.consumers.proposing import Answer, ProposalRequest
 from driftline.examples.renewals.app import app as renewals
 from driftline.producers.renewals import synthetic_renewals
 from driftline.replay import (
@@ -156,3 +157,25 @@ def replay(ledger: Ledger, quiz: RecordedSubject) -> Callable[..., ForcedResult]
         return asyncio.run(forced.run(given.get("on_progress", lambda progress: None)))
 
     return run
+
+
+class Says:
+    """A model that always answers the same."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        return Answer(self.text)
+
+
+@pytest.fixture(scope="session")
+def says() -> Callable[[str], Says]:
+    return Says
+
+
+@pytest.fixture
+def wild(replay: Callable[..., ForcedResult], questions: Callable[..., Segment]) -> ForcedResult:
+    """A run that diverged, with a candidate that wrote what a page must not obey."""
+    text = "<script>alert(1)</script> <img src=x onerror=alert(2)> ]]> {{ 7 * 7 }} \ud800 \u202e '\""
+    return replay(questions(60), Says(text), read_on=True)

@@ -174,3 +174,30 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="ledger"):
         Ledger(tmp_path / "file" / "ledger.sqlite")
+
+
+def test_what_a_run_has_paid_is_the_sum_of_its_answers_that_still_count(ledger: Ledger) -> None:
+    for number, run in enumerate(("one", "one", "two")):
+        ledger.put(replace(KEY, decision_id=f"d{number}"), ANSWER, run, "2026-09-22T12:00:00Z")
+    assert (ledger.paid_usd("one"), ledger.paid_usd("two"), ledger.paid_usd("none")) == (0.5, 0.25, 0.0)
+    ledger.retire([replace(KEY, decision_id="d0")])
+    assert ledger.paid_usd("one") == 0.25
+
+
+def test_a_retired_answer_is_asked_for_again_and_kept_until_it_is_pruned(ledger: Ledger) -> None:
+    ledger.put(KEY, Answer("old", cost_usd=1.0), "run", "2026-09-22T12:00:00Z")
+    assert ledger.retire([KEY, replace(KEY, decision_id="d2")]) == 1
+    assert ledger.get(KEY) is None
+    ledger.put(KEY, Answer("new", cost_usd=1.0), "run", "2026-09-23T12:00:00Z")
+    (held,) = ledger.stats()
+    assert (held.answers, held.retired, held.cost_usd) == (2, 1, 2.0)
+    assert ledger.prune(retired_only=True) == 1
+    assert ledger.get(KEY) == Answer("new", cost_usd=1.0)
+
+
+def test_pruning_takes_what_is_older_or_of_a_model_and_nothing_else(ledger: Ledger) -> None:
+    for day, model in ((21, "acme/a"), (22, "acme/a"), (21, "acme/b")):
+        key = replace(KEY, decision_id=f"d{day}", model=model)
+        ledger.put(key, ANSWER, "run", f"2026-09-{day}T12:00:00.000Z")
+    assert ledger.prune(before="2026-09-22T00:00:00.000Z", model="acme/a") == 1
+    assert [(held.model, held.answers) for held in ledger.stats()] == [("acme/a", 1), ("acme/b", 1)]

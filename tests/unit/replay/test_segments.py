@@ -219,3 +219,27 @@ def test_a_selection_that_takes_nothing_of_a_file_is_told(tmp_path: Path, quiz_l
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="there is no segment file"):
         read_segment_file(tmp_path / "nowhere.parquet", "quiz", Selection())
+
+
+def test_a_sample_takes_whole_workflows_and_a_larger_one_holds_the_smaller(quiz_log: Log) -> None:
+    def workflows(sample: int, seed: int) -> set[str]:
+        found = load_segment(*quiz_log, "quiz", Selection(sample=sample, sample_seed=seed)).decisions
+        assert len(found) == 2 * sample, "each workflow was asked twice"
+        return {logged.decision.workflow for logged in found}
+
+    assert workflows(2, seed=3) < workflows(4, seed=3)
+    assert len({frozenset(workflows(2, seed)) for seed in range(12)}) > 1
+
+
+def test_a_sample_of_a_file_is_that_of_the_log(
+    quiz_log: Log, tmp_path: Path, make_question: Callable[..., Decision]
+) -> None:
+    export_segment(load_segment(*quiz_log, "quiz", Selection()), {}, tmp_path / "all.parquet")
+    selection = Selection(sample=3, sample_seed=1)
+    again, _ = read_segment_file(tmp_path / "all.parquet", "quiz", selection)
+    assert again.decisions == load_segment(*quiz_log, "quiz", selection).decisions
+
+
+def test_a_sample_of_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match="at least one workflow"):
+        Selection(sample=0)

@@ -104,7 +104,7 @@ def test_the_five_queries_of_the_readme_run_and_find_something(database: Path) -
 
 def test_every_column_is_in_the_readme(database: Path) -> None:
     text = README.read_text()
-    for table in ("run", "pairs", "strata", "compared", "by_stream"):
+    for table in ("run", "pairs", "strata", "changes", "compared", "by_stream", "by_field"):
         for column in query(database, f"FROM {table} LIMIT 0")[0]:
             of_an_arm = column.removeprefix("baseline_").removeprefix("candidate_")
             of_a_level = "…_<level>_hash" if of_an_arm.removesuffix("_hash") in LEVELS else f"…_{of_an_arm}"
@@ -112,7 +112,7 @@ def test_every_column_is_in_the_readme(database: Path) -> None:
 
 
 def test_parquet_beside_it_holds_the_same_rows(database: Path) -> None:
-    for table in ("run", "pairs", "strata"):
+    for table in ("run", "pairs", "strata", "changes"):
         with duckdb.connect() as db:
             found = db.execute("SELECT * FROM read_parquet(?)", [str(database.parent / f"{table}.parquet")])
             assert [column[0] for column in found.description] == query(database, f"FROM {table}")[0]
@@ -125,11 +125,35 @@ def test_customer_segments_are_in_the_context(database: Path, inflated: ForcedRe
     assert dict(query(database, sql)[1]) == {name: contracts.count(name) for name in set(contracts)}
 
 
+def test_every_changed_action_has_its_changed_fields_and_no_other_pair_has_any(database: Path) -> None:
+    changed = (
+        "SELECT count(*), count(*) FILTER (decision_id IN (SELECT decision_id FROM changes)) FROM changed_actions"
+    )
+    pairs, with_fields = one(database, changed)
+    assert pairs == with_fields == one(database, "SELECT count(DISTINCT decision_id) FROM changes")[0] > 0
+
+
+def test_a_changed_field_stands_with_what_it_was_and_is(database: Path) -> None:
+    told = "before = (baseline_action->'$.discount_pct') AND after = (candidate_action->'$.discount_pct')"
+    source = "changes JOIN pairs USING (decision_id) WHERE path = '/payload/discount_pct'"
+    sql = f"SELECT bool_and({told}), count(*) FROM {source}"
+    agree, rows = one(database, sql)
+    assert agree
+    assert rows > 0
+
+
+def test_free_text_is_no_changed_field(database: Path) -> None:
+    paths = {path for (path,) in query(database, "SELECT DISTINCT path FROM changes")[1]}
+    assert "/payload/discount_pct" in paths
+    assert not {path for path in paths if "rationale" in path or "reason" in path}
+
+
 @pytest.mark.parametrize("name", ["o'clock", "a [b] *c", 'say "hello"', "ü"])
 def test_a_folder_may_have_any_name(name: str, tmp_path: Path, inflated: ForcedResult) -> None:
     database = stored(tmp_path / name, inflated)
     assert one(database, "SELECT count(*) FROM pairs") == (len(inflated.pairs),)
     assert sorted(path.name for path in database.parent.iterdir()) == [
+        "changes.parquet",
         "pairs.parquet",
         "replay.duckdb",
         "run.parquet",
@@ -179,7 +203,7 @@ def test_a_run_that_could_not_be_written_leaves_the_earlier_one(
         stored(tmp_path / "run", inflated)
     assert "\n" not in str(caught.value)
     assert one(database, "SELECT count(*) FROM flips")[0] > 0
-    assert len(list(database.parent.iterdir())) == 4
+    assert len(list(database.parent.iterdir())) == 5
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, inflated: ForcedResult) -> None:

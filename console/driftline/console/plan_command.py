@@ -1,0 +1,125 @@
+"""`driftline replay plan`: what a replay will cost and what it can find, before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+from driftline.console.common import out, say
+from driftline.console.replay_run import Opened, ReplayRequest, plan_replays
+from driftline.replay.arms import Candidate
+from driftline.replay.identity import arms_of, prompt_diff, run_id_of
+from driftline.replay.plan import ReplayPlan, plan_data
+from driftline.replay.result import Limits
+
+
+def print_plans(request: ReplayRequest, tried: Sequence[Candidate], as_json: bool) -> None:
+    """Print the plan of each candidate; exits 0 whatever it says."""
+    opened, plans = plan_replays(request, tried)
+    told = [_told(opened, request, *both) for both in zip(tried, plans, strict=True)]
+    if as_json:
+        out.print_json(data=told[0] if len(told) == 1 else {"plans": told})
+        return
+    shown = ""
+    for one in told:
+        if one["prompt_diff"] != shown:
+            say(one["prompt_diff"] + "\n", "dim")
+            shown = one["prompt_diff"]
+        _print(one, request.limits)
+
+
+def _told(opened: Opened, request: ReplayRequest, candidate: Candidate, plan: ReplayPlan) -> dict[str, Any]:
+    segment, subject = opened.segment, opened.subject
+    baseline, arm = arms_of(segment, subject, candidate)
+    return {
+        "app": segment.app,
+        "run_id": run_id_of(segment, subject, candidate, request.limits),
+        "baseline": baseline.model,
+        "candidate": arm.model,
+        "decisions": len(segment.decisions),
+        "history_from": {str(partition): low for partition, low in segment.history_from.items()},
+        "alpha": request.limits.alpha,
+        "budget_usd": request.limits.usd_max,
+        **plan_data(plan),
+        "prompt_diff": prompt_diff(segment, subject, candidate),
+    }
+
+
+def _print(told: Mapping[str, Any], limits: Limits) -> None:
+    say(f"PLAN  {told['app']}: {told['baseline']} → {told['candidate']}", "bold")
+    for line in (*_cost(told), *_findings(told)):
+        say(f"  {line}")
+    out.print("", _power(told["power"], _calls_allowed(told, limits)), "", _strata(told["power"]["strata"]))
+
+
+def _cost(told: Mapping[str, Any]) -> list[str]:
+    """At most: the run stops as soon as its verdict is in."""
+    tokens = f"{told['prompt_tokens']:,.0f} tokens read, {told['completion_tokens']:,.0f} written"
+    basis = f"{told['recorded_usage']:.0%} of the calls by the log's own usage, the others by the length of texts"
+    lines = [
+        f"at most {told['to_pay']} calls to pay ({told['calls']} needed, {told['in_ledger']} in the ledger) "
+        f"of {told['decisions']} decisions",
+        f"{'price unknown' if told['usd'] is None else 'at most ' + _usd(told['usd'])}: {tokens} ({basis})",
+    ]
+    if told["unpriced"]:
+        lines.append(f"no price is known of {', '.join(told['unpriced'])}: needs --allow-unpriced")
+    lines.append(f"prices: {told['price_map'] or 'none needed, recorded/ and sim/ cost nothing'}")
+    if told["budget_usd"] is not None:
+        lines.append(f"budget ${told['budget_usd']:g}: {_budget(told)}")
+    return lines
+
+
+def _budget(told: Mapping[str, Any]) -> str:
+    if told["usd"] is None:
+        return "cannot be held without a price"
+    if told["usd"] <= told["budget_usd"]:
+        return "holds the whole segment"
+    return f"ends after about {told['to_pay'] * told['budget_usd'] / told['usd']:.0f} paid calls"
+
+
+def _findings(told: Mapping[str, Any]) -> list[str]:
+    power = told["power"]
+    smallest = power["smallest_change"]
+    found = "none of those below" if smallest is None else f"{100 * smallest:.0f} points of the acceptance rate"
+    return [
+        f"smallest change found with {power['power_wanted']:.0%} power at alpha {told['alpha']:g}: {found}",
+        f"assumed: {power['noise_assumed']:.0%} of verdicts differ by the model's own noise; "
+        "a change may show in actions sooner",
+        f"run {told['run_id']}",
+    ]
+
+
+def _calls_allowed(told: Mapping[str, Any], limits: Limits) -> str:
+    return f"power within {told['calls']} calls" + ("" if limits.calls_max is None else " (--max-calls)")
+
+
+def _power(power: Mapping[str, Any], title: str) -> Table:
+    table = _table(title, ("change", "power", "median pairs", "median cost"))
+    for one in power["by_change"]:
+        events = "" if one["events"] is None else f"{one['events']:.0f}"
+        cost = "" if one["events"] is None else _usd(one["usd"])
+        table.add_row(f"{100 * one['change']:.0f} pp", f"{one['power']:.0%}", events, cost)
+    return table
+
+
+def _strata(strata: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("strata", ("stratum", "pairs", "smallest change named in half of all runs"))
+    table.columns[0].justify = "left"
+    for one in strata:
+        smallest = one["smallest_change"]
+        table.add_row(one["stratum"], str(one["events"]), "none" if smallest is None else f"{100 * smallest:.1f} pp")
+    return table
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None)
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
+    for name in columns:
+        table.add_column(name, justify="right", overflow="fold")
+    return table
+
+
+def _usd(value: float | None) -> str:
+    return "price unknown" if value is None else f"${value:.4f}"

@@ -1,0 +1,114 @@
+"""`driftline replay --mode verify`: history through today's rules, with no model and no broker but to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NoReturn
+
+import typer
+from rich.table import Table
+
+from driftline.console.common import (
+    SPEC_KIND,
+    find_app,
+    open_subject,
+    out,
+    progress_bar,
+    refuse_spec,
+    say,
+)
+from driftline.console.render import VERDICT_STYLES
+from driftline.consumers.verifier_spec import SpecJudge
+from driftline.log import load_settings
+from driftline.replay.report import EXIT_CODES
+from driftline.replay.segment import Selection
+from driftline.replay.segment_file import read_artifacts_of_file
+from driftline.replay.subject import AppSubject, RecordedSubject, Subject
+from driftline.replay.verify import Change, VerifyResult, verify_data, verify_file, verify_log
+from driftline.schemas import Contracts, UnknownApp, UsageError
+
+CHANGES_SHOWN_MAX = 20
+
+
+def verify_and_exit(
+    app: str, selection: Selection, verifier: str | None, segment: Path | None, has_candidate: bool, as_json: bool
+) -> NoReturn:
+    """Verify, print, and exit: 0 when no verdict is another today, 1 when any is.
+
+    Raises:
+        UsageError: A candidate or a sample is given: no model is asked, and everything can be read.
+    """
+    if has_candidate:
+        raise UsageError("verify asks no model", "leave plan, --candidate, --prompt and --param out")
+    if selection.sample is not None:
+        raise UsageError("verify costs nothing and reads all that is selected", "leave --sample out")
+    name, result = _verify(app, selection, verifier, segment)
+    if as_json:
+        out.print_json(data=verify_data(name, result))
+    else:
+        _print(name, result)
+    raise typer.Exit(EXIT_CODES[result.verdict])
+
+
+def _verify(app: str, selection: Selection, verifier: str | None, segment: Path | None) -> tuple[str, VerifyResult]:
+    with progress_bar("verifying", None) as show:
+        if segment is not None:
+            subject = _subject_of_file(segment, app, verifier)
+            return subject.name, verify_file(segment, subject, selection, show)
+        subject, log = open_subject(app, verifier)
+        return subject.name, verify_log(log.reader, log.codec, subject, selection, show)
+
+
+def _subject_of_file(path: Path, name: str, verifier: str | None) -> Subject:
+    """As `open_subject_of_file`, without holding the file's decisions."""
+    app = find_app(name, load_settings())
+    artifacts = read_artifacts_of_file(path)
+    if app is not None:
+        refuse_spec(app, verifier)
+        return AppSubject(app, artifacts)
+    specs = [artifact.content for artifact in artifacts.values() if artifact.kind == SPEC_KIND]
+    if verifier is None and not specs:
+        raise UnknownApp(
+            f"no app {name!r} is configured, and {path} holds no verifier spec", "give --verifier SPEC.toml"
+        )
+    spec = SpecJudge.from_file(Path(verifier)) if verifier else SpecJudge.parse(specs[-1], f"verifier spec of {name}")
+    return RecordedSubject(name, spec, Contracts.load())
+
+
+def _print(app: str, result: VerifyResult) -> None:
+    say(f"{result.verdict.upper()}  {app}: today's rules over {result.decisions} decisions", _style(result))
+    rates = f"accepted then {result.accepted_then}, now {result.accepted_now}"
+    say(f"  {rates}; verdicts that are others today: {_ways(result)}")
+    if result.other_attempt:
+        say(f"  {result.other_attempt} more would have been accepted at an earlier attempt")
+    if result.other_rule:
+        say(f"  {result.other_rule} are rejected then and now, by another rule first")
+    versions = ", ".join(f"{version[:12]} ({count})" for version, count in result.verifier_versions.items())
+    today = ", ".join(f"{boundary} {version[:12]}" for boundary, version in result.verifier_version.items())
+    say(f"  verifier then {versions}; today {today}")
+    if result.changes:
+        out.print("", _table(result.changes[:CHANGES_SHOWN_MAX]))
+
+
+def _style(result: VerifyResult) -> str:
+    return VERDICT_STYLES[result.verdict]
+
+
+def _ways(result: VerifyResult) -> str:
+    if result.verdict == "equivalent":
+        return "none"
+    return f"{result.newly_rejected} now rejected, {result.newly_accepted} now accepted"
+
+
+def _table(changes: tuple[Change, ...]) -> Table:
+    columns: dict[str, Any] = {"boundary": "left", "stream": "left", "then → now": "left", "code": "left"}
+    columns |= {"rule": "left", "decisions": "right", "first": "left"}
+    table = Table(title="changes by rule", title_justify="left", title_style="bold", header_style="dim", box=None)
+    table.padding, table.pad_edge = (0, 1, 0, 0), False
+    for name, side in columns.items():
+        table.add_column(name, justify=side, overflow="fold")
+    for change in changes:
+        way = f"{change.then} → {change.now}"
+        cells = (change.boundary, change.stream, way, change.code, change.rule_id)
+        table.add_row(*cells, str(change.decisions), change.examples[0])
+    return table

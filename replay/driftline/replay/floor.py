@@ -1,0 +1,111 @@
+"""The noise floor: how often runs of one model differ from one another, level by level, measured on recorded runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from driftline.detectors import betting_interval, mismatch_interval
+from driftline.replay.arms import judge_logged
+from driftline.replay.levels import LEVELS
+from driftline.replay.result import Pair
+from driftline.replay.segment import Segment
+from driftline.replay.subject import Subject
+
+Hashes = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class FloorEvent:
+    """One event of the floor."""
+
+    stream: str
+    differing: Mapping[str, float]
+    """Level to the share of the pairs of runs that differ."""
+
+
+def floor_events(runs: Sequence[Segment], subject: Subject) -> dict[str, FloorEvent]:
+    """Every event that at least two runs answered, by workflow. The runs are judged by today's verifier."""
+    answers: dict[str, list[Hashes]] = {}
+    streams: dict[str, str] = {}
+    for run in runs:
+        for logged in run.decisions:
+            judged = judge_logged(logged, subject)
+            if not judged.lost:
+                answers.setdefault(logged.decision.workflow, []).append(judged.hashes)
+                streams[logged.decision.workflow] = logged.decision.stream
+    return {
+        workflow: FloorEvent(streams[workflow], {level: _differing(hashes, level) for level in LEVELS})
+        for workflow, hashes in answers.items()
+        if len(hashes) > 1
+    }
+
+
+def floor_data(
+    source: str,
+    arms: Sequence[str],
+    floor: Mapping[str, FloorEvent],
+    pairs: Sequence[Pair],
+    levels: Sequence[str],
+    alpha: float,
+) -> dict[str, Any]:
+    """The noise floor as a report holds it.
+
+    `mismatch` is the mean over events of the share of pairs of runs that differ, with its 1 - `alpha` interval over
+    events of this kind: pairs of one event share runs, so the event is what is counted. `excess` is how much more
+    often the candidate differs from the baseline than that, event by event over those that both have.
+
+    Not guaranteed: that all intervals hold at once; anything, if the events were chosen by how stable they are.
+
+    Args:
+        source: `replicates` or `incumbent`: what the runs are.
+        arms: Their names.
+        floor: As `floor_events` gives it.
+        pairs: Of the candidate's run, for the excess.
+        levels: Those that the answers have.
+        alpha: Of each interval.
+    """
+    changed = {pair.logged.decision.workflow: _changed(pair) for pair in pairs if not pair.lost}
+    both = floor.keys() & changed.keys()
+    shared = [(changed[workflow], floor[workflow].differing) for workflow in sorted(both)]
+    measured = {}
+    for level in levels:
+        excess = [before[level] - noise[level] for before, noise in shared]
+        measured[level] = {
+            **_measured([event.differing[level] for event in floor.values()], alpha),
+            "excess": sum(excess) / len(excess) if excess else None,
+            "excess_interval": betting_interval(excess, alpha, running=False),
+        }
+    return {
+        "source": source,
+        "arms": list(arms),
+        "events": len(floor),
+        "levels": measured,
+        "strata": list(_strata(floor.values(), levels, alpha)),
+    }
+
+
+def _strata(events: Iterable[FloorEvent], levels: Sequence[str], alpha: float) -> Iterable[dict[str, Any]]:
+    by_stream: dict[str, list[FloorEvent]] = {}
+    for event in events:
+        by_stream.setdefault(event.stream, []).append(event)
+    for stream, found in sorted(by_stream.items()):
+        for level in levels:
+            yield {"stream": stream, "level": level, **_measured([event.differing[level] for event in found], alpha)}
+
+
+def _measured(differing: Sequence[float], alpha: float) -> dict[str, Any]:
+    mean = sum(differing) / len(differing) if differing else None
+    return {"mismatch": mean, "interval": mismatch_interval(differing, alpha, running=False)}
+
+
+def _differing(answers: Sequence[Hashes], level: str) -> float:
+    pairs = list(combinations((hashes.get(level) for hashes in answers), 2))
+    return sum(one != other for one, other in pairs) / len(pairs)
+
+
+def _changed(pair: Pair) -> dict[str, bool]:
+    before, after = pair.baseline.hashes, pair.candidate.hashes
+    return {level: before.get(level) != after.get(level) for level in LEVELS}

@@ -1,0 +1,94 @@
+"""What names a run: its arms, and an id that the same plan over the same decisions has again."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from driftline.consumers.models.sources import source_version
+from driftline.replay.arms import LOG_ARM, Candidate
+from driftline.replay.result import Limits
+from driftline.replay.segment import Segment
+from driftline.replay.subject import Subject
+from driftline.schemas import ArmRef, Decision, canonical_json, content_hash
+
+RUN_ID_DIGITS = 12
+
+
+def arms_of(segment: Segment, subject: Subject, candidate: Candidate) -> tuple[ArmRef, ArmRef]:
+    """Both arms as alerts name them; what differs within the segment is named `log`."""
+    decisions = [logged.decision for logged in segment.decisions]
+    verifier = _one({subject.judge(decision).version for decision in decisions})
+    model = _one({decision.model_requested for decision in decisions})
+    prompt = _one({decision.prompt_hash for decision in decisions})
+    tried = candidate.prompt.hash if candidate.prompt is not None else prompt
+    return ArmRef(model=model, prompt_hash=prompt, verifier_version=verifier), ArmRef(
+        model=candidate.model or model, prompt_hash=tried, verifier_version=verifier
+    )
+
+
+def run_id_of(segment: Segment, subject: Subject, candidate: Candidate, limits: Limits) -> str:
+    """The same plan over the same decisions has the same id, so that the same command resumes its run.
+
+    Budgets and rates are no part of it: with a larger budget the same run goes on.
+    """
+    baseline, tried = arms_of(segment, subject, candidate)
+    plan = {
+        "app": segment.app,
+        "decisions": content_hash("".join(_identity(logged.decision) for logged in segment.decisions)),
+        "arms": [baseline.model_dump(), tried.model_dump()],
+        "rules": _rules(segment, subject),
+        "source": source_version(tried.model),
+        "parameters": dict(candidate.parameters),
+        "test": [limits.alpha, limits.delta, limits.min_effect, limits.order_seed, limits.calls_max, limits.locate],
+    }
+    return content_hash(canonical_json(plan))[:RUN_ID_DIGITS]
+
+
+def shadow_id_of(app: str, candidate: Candidate, limits: Limits, begins: Mapping[int, int]) -> str:
+    """The id of a run that follows a log: what it will read is not known yet, from where it begins is."""
+    plan = {
+        "app": app,
+        "mode": "shadow",
+        "begins": {str(partition): offset for partition, offset in begins.items()},
+        "candidate": [candidate.model, None if candidate.prompt is None else candidate.prompt.hash],
+        "parameters": dict(candidate.parameters),
+        "test": [limits.alpha, limits.delta, limits.min_effect, limits.order_seed, limits.calls_max, limits.locate],
+    }
+    return content_hash(canonical_json(plan))[:RUN_ID_DIGITS]
+
+
+def prompt_diff(segment: Segment, subject: Subject, candidate: Candidate) -> str:
+    """What the candidate's prompt changes in each that the log used, as unified diffs; empty where nothing.
+
+    Raises:
+        BadInput: As `Subject.prompt`.
+    """
+    tried = candidate.prompt
+    if tried is None:
+        return ""
+    by_hash = {logged.decision.prompt_hash: logged.decision for logged in segment.decisions}
+    diffs: list[str] = []
+    for hash_, decision in sorted(by_hash.items()):
+        if hash_ == tried.hash:
+            continue
+        before = subject.prompt(decision).text.splitlines()
+        names = f"log {hash_[:RUN_ID_DIGITS]}", f"candidate {tried.hash[:RUN_ID_DIGITS]}"
+        diffs += difflib.unified_diff(before, tried.text.splitlines(), *names, lineterm="")
+    return "\n".join(diffs)
+
+
+def _one(values: set[str]) -> str:
+    return values.pop() if len(values) == 1 else LOG_ARM
+
+
+def _rules(segment: Segment, subject: Subject) -> list[list[str]]:
+    """Every rule that judges the segment, and every prompt in it: one name for several would make runs collide."""
+    decisions = [logged.decision for logged in segment.decisions]
+    found = {(d.boundary, d.stream, subject.judge(d).version, d.prompt_hash) for d in decisions}
+    return [list(rule) for rule in sorted(found)]
+
+
+def _identity(decision: Decision) -> str:
+    """What the replay takes from a decision: a topic made anew may hold others at the same coordinates."""
+    return f"{decision.decision_id} {decision.context_hash} {content_hash(decision.attempts[0].model_dump_json())}\n"

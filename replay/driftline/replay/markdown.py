@@ -1,0 +1,116 @@
+"""A run as Markdown, for a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from driftline.replay.comparison import earlier_rows
+from driftline.replay.levels import EXIT_FAMILY
+from driftline.replay.wording import (
+    STOPPED_BECAUSE,
+    cost_text,
+    count_text,
+    e_text,
+    interval_text,
+    rate_text,
+    sentence,
+    signed_text,
+)
+
+STRATA_MAX = 20
+TEXT_CHARACTERS_MAX = 600
+
+
+def render_markdown(report: Mapping[str, Any], earlier: Mapping[str, Any] | None = None) -> str:
+    """The report as GitHub's Markdown. What a model wrote stands in code blocks, and names are escaped.
+
+    Args:
+        report: As `report_data` makes it.
+        earlier: The report of the run that this one is shown against.
+    """
+    return "\n".join(_lines(report, earlier)) + "\n"
+
+
+def _lines(report: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> Iterator[str]:
+    head = f"{escaped(report['app'])}: {escaped(report['baseline'])} → {escaped(report['candidate'])}"
+    yield f"## {report['verdict'].upper()} — {head}"
+    yield from ("", escaped(sentence(report)), "")
+    yield from _levels(report["levels"], (report.get("noise_floor") or {}).get("levels") or {})
+    yield from _strata(report["strata"])
+    if earlier is not None:
+        rows = [(name, escaped(before), escaped(now)) for name, before, now in earlier_rows(earlier, report)]
+        yield from ("", *_table(("against the earlier run", "earlier", "this run"), rows))
+    yield from ("", _evidence(report))
+    if report["note"]:
+        yield from ("", f"_{escaped(report['note'])}_")
+    for example in report["examples"]:
+        yield from _example(example)
+
+
+def _evidence(report: Mapping[str, Any]) -> str:
+    because = STOPPED_BECAUSE.get(report["stopped_because"], report["stopped_because"])
+    return (
+        f"Evidence e = {e_text(report['e_value'])} (alarm at {1 / report['alpha']:.0f}); {report['paid_calls']} paid "
+        f"calls, {report['overspent_calls']} overspent, {cost_text(report['cost_usd'])}; coverage "
+        f"{rate_text(report['coverage'])}; stopped because {because}; run `{report['run_id']}`."
+    )
+
+
+def _levels(levels: Mapping[str, Any], noise: Mapping[str, Any]) -> Iterator[str]:
+    beside = ("noise floor",) if noise else ()
+    rows = []
+    for name, level in levels.items():
+        if level is None:
+            continue
+        floor = (rate_text(noise.get(name, {}).get("mismatch")),) if noise else ()
+        interval = interval_text(level["interval"], signed=level["change"] is not None)
+        figures = (signed_text(level["change"]), interval, e_text(level["e_value"]))
+        flips = (count_text(level["flips_down"]), count_text(level["flips_up"]))
+        rows.append((name, rate_text(level["mismatch"]), *floor, *figures, *flips))
+    yield from _table(("level", "differ", *beside, "change", "interval", "e", "flips ↓", "flips ↑"), rows)
+
+
+def _strata(strata: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    deciding = [stratum for stratum in strata if stratum["level"] in EXIT_FAMILY and stratum["events"]]
+    deciding.sort(key=lambda stratum: (not stratum["named"], -(stratum["e_value"] or 0.0)))
+    rows = [
+        (
+            "**named**" if stratum["named"] else "",
+            escaped(stratum["stream"]),
+            stratum["level"],
+            str(stratum["events"]),
+            rate_text(stratum["mismatch"]),
+            signed_text(stratum["change"]),
+            e_text(stratum["e_value"]),
+        )
+        for stratum in deciding[:STRATA_MAX]
+    ]
+    yield from ("", *_table(("", "stream", "level", "pairs", "differ", "change", "e"), rows))
+    if len(deciding) > STRATA_MAX:
+        yield from ("", f"{len(deciding) - STRATA_MAX} more strata are in the run's table `strata`.")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    for cells in (columns, ["---"] * len(columns), *rows):
+        yield "| " + " | ".join(cells) + " |"
+
+
+def _example(example: Mapping[str, Any]) -> Iterator[str]:
+    before, after = example["baseline"], example["candidate"]
+    told = f"{escaped(example['workflow'])} at {escaped(example['at'])}: {before['verdict']} → {after['verdict']}"
+    yield from ("", f"<details><summary>{told}</summary>", "")
+    for label, side in (("then", before), ("candidate", after)):
+        text = side["text"] or "no answer"
+        shown = text if len(text) <= TEXT_CHARACTERS_MAX else "…" + text[-TEXT_CHARACTERS_MAX:]
+        fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
+        yield from (f"{label}: {escaped(side['model'])}, {side['verdict']}", "", fence + "text", shown, fence, "")
+    yield "</details>"
+
+
+def escaped(text: object) -> str:
+    """A text in which Markdown and HTML find nothing to read."""
+    one_line = " ".join(str(text).split())
+    plain = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|#~])|(?<!\w)_|_(?!\w)", lambda found: "\\" + found[0], plain)

@@ -1,0 +1,257 @@
+"""What a replay will need, before anything is spent: calls, dollars, power, the smallest change that it can see."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from driftline.consumers.proposing import ProposalRequest
+from driftline.detectors.planning import events_needed, power_by_simulation
+from driftline.replay.arms import Candidate, judge_logged
+from driftline.replay.ledger import Ledger
+from driftline.replay.levels import EXIT_FAMILY
+from driftline.replay.pricing import Price, PriceMap, Tokens, expected_tokens, room_for
+from driftline.replay.result import Limits
+from driftline.replay.segment import LoggedDecision, Segment
+from driftline.replay.subject import Subject
+from driftline.replay.turns import planned_decisions
+from driftline.schemas import UsageError
+
+NOISE_ASSUMED = 0.05
+"""Share of verdicts in which a model differs from itself, half of them each way, where no floor was measured; real
+models at temperature 0 showed .03 to .20."""
+POWER_WANTED = 0.8
+CHANGES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.10, 0.15, 0.20, 0.30, 0.40, 0.60)
+"""Net changes of the acceptance rate for which power is told."""
+EVENTS_SIMULATED_MAX = 5000
+PATHS = 500
+PRODUCT_SHARE = 2
+"""Over several strata half of the capital is bet on their product, which is where a change of all of them shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCalls:
+    """What the whole segment would take, if the verdict came in with its last decision."""
+
+    calls: int
+    """At most so many answers are needed."""
+    in_ledger: int
+    """Of them those that were paid for already."""
+    prompt_tokens: float
+    """Of the calls that are to be paid."""
+    completion_tokens: float
+    recorded_usage: float
+    """Share of those calls whose tokens the log itself tells; the others are estimated from the length of texts."""
+    usd: float | None
+    """Dollars of those calls; None when a price is unknown."""
+    prices: Sequence[Price]
+    price_map: str | None
+    """Version of LiteLLM and hash of its price map; None where it was not asked."""
+
+    @property
+    def to_pay(self) -> int:
+        """Calls that are to be paid, at most."""
+        return self.calls - self.in_ledger
+
+    @property
+    def unpriced(self) -> list[str]:
+        """Models whose price is unknown."""
+        return [price.model for price in self.prices if not price.known]
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedPower:
+    """What a net change of the acceptance rate would take to be found."""
+
+    change: float
+    power: float
+    """Chance of an alarm within the calls."""
+    events: float | None
+    """Median number of pairs to the alarm; None when fewer than half of all runs alarm."""
+    usd: float | None
+    """Dollars of so many calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStratum:
+    """What one stratum can tell."""
+
+    stratum: str
+    events: int
+    smallest_change: float | None
+    """The smallest net change that is named in half of all runs; None where even the largest is not."""
+
+
+@dataclass(frozen=True)
+class ReplayPlan:
+    """A plan: nothing of it was spent."""
+
+    calls: PlannedCalls
+    power: Sequence[PlannedPower]
+    smallest_change: float | None
+    """Of those simulated, the smallest that is found with a chance of `POWER_WANTED`."""
+    strata: Sequence[PlannedStratum]
+    noise: float
+    """Share of verdicts that is assumed to differ with nothing changed."""
+
+
+def plan_replay(
+    segment: Segment,
+    subject: Subject,
+    candidate: Candidate,
+    ledger: Ledger,
+    limits: Limits,
+    prices: PriceMap,
+    noise: float = NOISE_ASSUMED,
+) -> ReplayPlan:
+    """Plan one candidate's run.
+
+    Power is of the verdict level under the assumed noise, all strata changing alike, by simulation of the e-process
+    that decides. Not guaranteed: the power of other levels (a change may show in actions first), or of a change that
+    a single stratum has; that is told by stratum, as the change that half of all runs find.
+
+    Raises:
+        UsageError: As `ForcedReplay.run` before it pays anything.
+    """
+    calls = planned_calls(segment, subject, candidate, ledger, limits, prices)
+    usd_a_call = None if calls.usd is None else calls.usd / max(1, calls.to_pay)
+    shares = 1 if len(segment.planned()) == 1 else PRODUCT_SHARE
+    power = [_power(change, calls.calls, noise, limits, shares, usd_a_call) for change in CHANGES]
+    found = [one.change for one in power if one.power >= POWER_WANTED]
+    return ReplayPlan(calls, power, min(found, default=None), _strata(segment, limits, noise), noise)
+
+
+def planned_calls(
+    segment: Segment, subject: Subject, candidate: Candidate, ledger: Ledger, limits: Limits, prices: PriceMap
+) -> PlannedCalls:
+    """The calls alone, and what they cost.
+
+    Raises:
+        UsageError: A prompt lacks a variable, or a boundary or prompt is gone.
+    """
+    asked = 0
+    paid: list[tuple[Tokens, float | None]] = []
+    models: dict[str, Price] = {}
+    for logged, request in _requests(segment, subject, candidate, limits):
+        asked += 1
+        price = models.setdefault(request.model, prices.of(request.model))
+        if ledger.get(candidate.key(logged.decision, subject, request)) is None:
+            tokens = _tokens(logged, request, candidate)
+            paid.append((tokens, price.usd(tokens)))
+    costs = [cost for _, cost in paid if cost is not None]
+    return PlannedCalls(
+        calls=asked,
+        in_ledger=asked - len(paid),
+        prompt_tokens=sum(tokens.prompt for tokens, _ in paid),
+        completion_tokens=sum(tokens.completion for tokens, _ in paid),
+        recorded_usage=sum(tokens.recorded for tokens, _ in paid) / max(1, len(paid)),
+        usd=sum(costs) if len(costs) == len(paid) else None,
+        prices=tuple(models.values()),
+        price_map=prices.version,
+    )
+
+
+def require_priced(calls: PlannedCalls, limits: Limits, allow_unpriced: bool) -> None:
+    """Refuse what nobody knows the price of.
+
+    Raises:
+        UsageError: A price is unknown and that is not allowed, or a budget is set that could not be held.
+    """
+    if calls.unpriced and calls.to_pay:
+        _refuse_unpriced(", ".join(calls.unpriced), calls.price_map, limits, allow_unpriced)
+
+
+def require_price(price: Price, prices: PriceMap, limits: Limits, allow_unpriced: bool) -> None:
+    """As `require_priced`, where nobody knows how many calls there will be.
+
+    Raises:
+        UsageError: As `require_priced`.
+    """
+    if not price.known:
+        _refuse_unpriced(price.model, prices.version, limits, allow_unpriced)
+
+
+def _refuse_unpriced(models: str, price_map: str | None, limits: Limits, allow_unpriced: bool) -> None:
+    unknown = f"the price of {models} is unknown ({price_map})"
+    if limits.usd_max is not None:
+        raise UsageError(
+            f"{unknown}, so that no budget can be held", "limit it with --max-calls and --allow-unpriced"
+        )
+    if not allow_unpriced:
+        raise UsageError(unknown, "--allow-unpriced runs all the same, and --max-calls limits the calls")
+
+
+def room_in_usd(candidate: Candidate, prices: PriceMap, logged: LoggedDecision, request: ProposalRequest) -> float:
+    """Dollars that must be left for a call to be made; 0 where the price is unknown."""
+    tokens = room_for(_tokens(logged, request, candidate), request.parameters)
+    return prices.of(request.model).usd(tokens) or 0.0
+
+
+def plan_data(plan: ReplayPlan) -> dict[str, Any]:
+    """The plan as JSON data."""
+    calls = {**asdict(plan.calls), "to_pay": plan.calls.to_pay, "unpriced": plan.calls.unpriced}
+    power = {
+        "noise_assumed": plan.noise,
+        "power_wanted": POWER_WANTED,
+        "smallest_change": plan.smallest_change,
+        "by_change": [asdict(one) for one in plan.power],
+        "strata": [asdict(one) for one in plan.strata],
+    }
+    return {**calls, "power": power}
+
+
+def _requests(
+    segment: Segment, subject: Subject, candidate: Candidate, limits: Limits
+) -> Iterator[tuple[LoggedDecision, ProposalRequest]]:
+    """Every call that may be made; none where the log has no outcome to hold against its answer."""
+    for logged in planned_decisions(segment, limits):
+        if not judge_logged(logged, subject).lost:
+            request = candidate.request(logged.decision, subject, "plan", limits.order_seed)
+            subject.require_judgeable(logged.decision, request.model)
+            yield logged, request
+
+
+def _tokens(logged: LoggedDecision, request: ProposalRequest, candidate: Candidate) -> Tokens:
+    return expected_tokens(logged, request, same_prompt=candidate.prompt is None)
+
+
+def _power(
+    change: float, events: int, noise: float, limits: Limits, shares: int, usd_a_call: float | None
+) -> PlannedPower:
+    """Under the noise some verdicts differ each way; the change adds to one of them."""
+    discordant = min(1.0, noise + change)
+    found = power_by_simulation(
+        discordant,
+        (noise / 2 + change) / (noise + change),
+        min(events, EVENTS_SIMULATED_MAX),
+        alpha=limits.alpha,
+        strata=shares,
+        weight=1 / len(EXIT_FAMILY),
+        min_effect=limits.min_effect,
+        paths=PATHS,
+    )
+    median = found.median_events
+    usd = None if median is None or usd_a_call is None else median * usd_a_call
+    return PlannedPower(change, found.power, median, usd)
+
+
+def _strata(segment: Segment, limits: Limits, noise: float) -> list[PlannedStratum]:
+    planned = Counter(logged.stratum for logged in planned_decisions(segment, limits))
+    hypotheses = len(segment.planned()) * len(EXIT_FAMILY)
+
+    def needed(change: float) -> float:
+        discordant = min(1.0, noise + change)
+        majority = (noise / 2 + change) / (noise + change)
+        return events_needed(discordant, majority, limits.alpha, hypotheses)
+
+    return [PlannedStratum(stratum, events, _smallest(events, needed)) for stratum, events in sorted(planned.items())]
+
+
+def _smallest(events: int, needed: Any) -> float | None:
+    """The smallest change, to a tenth of a point, that needs no more than these events."""
+    tenths = range(1, 1001)
+    found = next((tenth for tenth in tenths if needed(tenth / 1000) <= events), None)
+    return None if found is None or math.isinf(events) else found / 1000

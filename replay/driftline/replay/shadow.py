@@ -1,0 +1,150 @@
+"""Mode `shadow`: `forced` over the growing end of the log, judged as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import Any, Protocol
+
+from driftline.consumers.proposing import Proposer
+from driftline.log import Span
+from driftline.replay.arms import Candidate
+from driftline.replay.harness import ForcedReplay
+from driftline.replay.ledger import Ledger
+from driftline.replay.result import Limits, Progress
+from driftline.replay.segment import LoggedDecision, Segment
+from driftline.replay.spending import Spending
+from driftline.replay.subject import Subject
+from driftline.replay.turns import Run
+
+POLL_S = 0.2
+"""How long a stop may take to be seen while nothing comes."""
+BACKLOG_MAX = 1000
+"""Decisions that wait in memory to be asked; beyond it they wait on the log."""
+PLANNED = 1_000_000_000
+"""Decisions that a stratum is taken to have: nobody knows how many come, and those read are no finite share."""
+
+
+class Tail(Protocol):
+    """Where decisions come from as they are made."""
+
+    def poll(self, timeout_s: float) -> Sequence[LoggedDecision]:
+        """What has come since."""
+
+
+class ShadowReplay(ForcedReplay):
+    """One run in mode `shadow`, until a verdict, a limit, `stop` or the end of its time.
+
+    Evidence enters in the order in which decisions came, which is fixed before any of them is asked again. Strata are
+    those that the subject declares; a decision of another is passed over. A decision that comes twice counts once.
+
+    Not guaranteed: that `equivalent` holds for later decisions where traffic changes with time; its intervals take
+    what was read for a sample of what is to come. `diverged` keeps its bound on false alarms whatever the traffic.
+
+    Args:
+        run_id: As of `ForcedReplay`.
+        app: Whose decisions.
+        tail: Where they come from.
+        subject: As of `ForcedReplay`.
+        candidate: As of `ForcedReplay`.
+        proposer: As of `ForcedReplay`.
+        ledger: As of `ForcedReplay`.
+        limits: As of `ForcedReplay`; there is nothing to read on to.
+        now: As of `ForcedReplay`.
+        spending: As of `ForcedReplay`.
+        follow_s: Seconds after which it ends; None for no end.
+        clock: Seconds from any origin, never going back.
+    """
+
+    def __init__(
+        self,
+        run_id: str,
+        app: str,
+        tail: Tail,
+        subject: Subject,
+        candidate: Candidate,
+        proposer: Proposer,
+        ledger: Ledger,
+        limits: Limits,
+        now: Callable[[], datetime],
+        spending: Spending | None = None,
+        *,
+        follow_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        nothing_yet = Segment(app, Span(""), [])
+        super().__init__(run_id, nothing_yet, subject, candidate, proposer, ledger, limits, now, spending)
+        self._tail = tail
+        self._clock = clock
+        self._follow_s = follow_s
+        self._strata = dict.fromkeys(subject.strata, PLANNED)
+        self._ids: set[str] = set()
+        self._news = asyncio.Event()
+        self._closed: str | None = None
+        self.passed_over = 0
+        """Decisions of strata that the subject does not declare."""
+
+    @property
+    def decisions(self) -> Sequence[LoggedDecision]:
+        """What has come so far."""
+        return self._planned
+
+    def stop(self, because: str = "interrupted") -> None:
+        """Take no further decision; calls in flight come to their end."""
+        self._closed = self._closed or because
+        self._news.set()
+
+    def _tasks(self, run: Run, on_progress: Callable[[Progress], None]) -> list[Coroutine[Any, Any, None]]:
+        workers = [self._work(run, on_progress) for _ in range(self._limits.concurrency)]
+        return [self._follow(run, on_progress), *workers]
+
+    async def _follow(self, run: Run, on_progress: Callable[[Progress], None]) -> None:
+        began = self._clock()
+        while self._closed is None:
+            if self._follow_s is not None and self._clock() - began >= self._follow_s:
+                self.stop("time_ended")
+            elif len(self._planned) - run.taken > BACKLOG_MAX:
+                await asyncio.sleep(POLL_S)
+            else:
+                self._add_all(await asyncio.to_thread(self._tail.poll, POLL_S))
+                on_progress(self._progress(run))
+
+    def _add_all(self, came: Sequence[LoggedDecision]) -> None:
+        for logged in came:
+            if logged.decision.decision_id in self._ids:
+                self._repeated += 1
+            elif logged.stratum not in self._strata:
+                self.passed_over += 1
+            else:
+                self._ids.add(logged.decision.decision_id)
+                self._planned.append(logged)
+        if came:
+            self._news.set()
+
+    async def _take_turn(self, run: Run) -> tuple[int, LoggedDecision] | None:
+        """The next decision, waiting for it to come; none after the end."""
+        while self._closed is None:
+            if run.taken == self._limits.calls_max:
+                self.stop("budget_ended")
+            elif run.taken < len(self._planned):
+                logged = self._planned[run.taken]
+                request, _ = self._request(logged)
+                self._subject.require_judgeable(logged.decision, request.model)
+                run.taken += 1
+                return run.taken - 1, logged
+            else:
+                self._news.clear()
+                await self._news.wait()
+        return None
+
+    def _feed(self, run: Run) -> None:
+        super()._feed(run)
+        if run.stopped_at is not None:
+            self.stop("verdict")
+        elif self._spending.ended:
+            self.stop("budget_ended")
+
+    def _ended_because(self) -> str:
+        return self._closed or "interrupted"

@@ -1,0 +1,288 @@
+"""Mode `verify`: recorded proposals through today's verifier. Asks no model, costs nothing, holds no decision.
+
+Each decision is walked as it went: its attempts in order, until today's rules accept one or say that none may follow.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from driftline.consumers.engine import answer_of
+from driftline.consumers.garbage import rare_collections
+from driftline.consumers.judging import Case, Judge
+from driftline.consumers.proposing import Answer
+from driftline.log import AppTopics, Coordinates, LogReader, Record
+from driftline.replay.segment import Selection, decision_of, span_of
+from driftline.replay.segment_file import iter_decisions
+from driftline.replay.subject import RECORDED_BOUNDARY, Subject
+from driftline.schemas import Codec, Decision, Rejection, Undecodable, UsageError, Verdict
+from driftline.schemas.names import DECISION
+
+EXAMPLES_MAX = 3
+"""Coordinates kept of each kind of change."""
+TOLD_EVERY = 5000
+"""Decisions between two words on progress."""
+
+ACCEPTED, REJECTED = "accepted", "rejected"
+
+Source = Iterable[tuple[Coordinates, Mapping[str, Any] | Decision]]
+"""Decisions with their coordinates: as they were decoded, or validated already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Decisions that today's rules decide otherwise in the same way."""
+
+    boundary: str
+    stream: str
+    then: str
+    now: str
+    code: str
+    """Of the first rejection: today's where it is rejected now, else that of then."""
+    rule_id: str
+    decisions: int
+    examples: tuple[str, ...]
+    """Coordinates of the first of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """What today's rules say of history."""
+
+    decisions: int
+    accepted_then: int
+    accepted_now: int
+    newly_rejected: int
+    """Accepted then, rejected by today's rules."""
+    newly_accepted: int
+    """The reverse."""
+    other_attempt: int
+    """Accepted then and now, but another attempt: a proposal that was mended would not have had to be."""
+    other_rule: int
+    """Rejected then and now, by another rule first."""
+    verifier_versions: Mapping[str, int]
+    """Decisions by the version of the verifier that judged them then."""
+    verifier_version: Mapping[str, str]
+    """Today's version by boundary."""
+    changes: tuple[Change, ...]
+    """Every kind of change, commonest first; those that leave the verdict as it was come last."""
+
+    @property
+    def verdict(self) -> str:
+        """`diverged` when any decision's verdict is another today, else `equivalent`."""
+        return "diverged" if self.newly_rejected or self.newly_accepted else "equivalent"
+
+
+def verify_log(
+    reader: LogReader,
+    codec: Codec,
+    subject: Subject,
+    selection: Selection,
+    on_progress: Callable[[int], None] = lambda decisions: None,
+) -> VerifyResult:
+    """Verify what a selection takes of the log, in memory that does not grow with it.
+
+    A decision that lies on the log twice counts twice.
+
+    Raises:
+        UsageError: The segment is empty, or a boundary is gone.
+        BadInput: A record of the decisions topic is no decision; names its coordinates.
+    """
+    span = span_of(reader, AppTopics(subject.name).decisions, selection)
+    records = filter(selection.may_take, reader.read(span))
+    return _verify(_decoded(records, codec, selection), subject, on_progress)
+
+
+def verify_file(
+    path: Path, subject: Subject, selection: Selection, on_progress: Callable[[int], None] = lambda decisions: None
+) -> VerifyResult:
+    """Verify what a selection takes of a segment file.
+
+    Raises:
+        UsageError: As `verify_log`.
+        BadInput: No such file, or no segment file.
+    """
+    return _verify(iter_decisions(path, selection), subject, on_progress)
+
+
+def verify_data(app: str, result: VerifyResult) -> dict[str, Any]:
+    """The result as JSON data."""
+    return {"app": app, "mode": "verify", "verdict": result.verdict, **asdict(result)}
+
+
+def _verify(source: Source, subject: Subject, on_progress: Callable[[int], None]) -> VerifyResult:
+    verifying = _Verifying(subject)
+    with rare_collections():
+        for at, decision in source:
+            verifying.add(at, decision)
+            if verifying.decisions % TOLD_EVERY == 0:
+                on_progress(verifying.decisions)
+    if not verifying.decisions:
+        raise UsageError("the segment is empty", "widen --from, --to, --offsets, --stream or --key")
+    return verifying.result()
+
+
+def _decoded(records: Iterable[Record], codec: Codec, selection: Selection) -> Source:
+    for record in records:
+        try:
+            decoded = codec.decode(record.value)
+        except Undecodable:
+            decision_of(record, codec)  # says what is wrong, and where
+            raise
+        if decoded.name == DECISION:
+            value = decoded.value
+            if selection.takes_fields(value["stream"], value["workflow"], value["input"]["event_time"], record.at):
+                yield record.at, value
+
+
+Kind = tuple[str, str, str, str, str, str]
+"""Boundary, stream, then, now, code, rule."""
+
+
+class _Verifying:
+    """Counts; nothing of a decision is kept but its place, and that of the first of a kind."""
+
+    def __init__(self, subject: Subject) -> None:
+        self._subject = subject
+        self._judges: dict[tuple[str, str], Judge] = {}
+        self._kinds: Counter[Kind] = Counter()
+        self._examples: dict[Kind, list[str]] = {}
+        self._versions: Counter[str] = Counter()
+        self._then = self._now = self._other_attempt = 0
+        self.decisions = 0
+
+    def add(self, at: Coordinates, given: Mapping[str, Any] | Decision) -> None:
+        """Judge one decision anew."""
+        value = _Plain.of(given)
+        judge = self._judges.get((value.boundary, value.stream)) or self._learn(given)
+        taken, rejections = value.walk(judge)
+        was, now = value.accepted_attempt, taken is not None
+        self.decisions += 1
+        self._versions[value.verifier_version] += 1
+        self._then += was is not None
+        self._now += now
+        if was is not None and now:
+            self._other_attempt += was != taken
+        else:
+            self._count(at, value, was is not None, now, rejections)
+
+    def _learn(self, given: Mapping[str, Any] | Decision) -> Judge:
+        decision = given if isinstance(given, Decision) else Decision.model_validate(given)
+        judge = self._subject.judge(decision)
+        self._judges[decision.boundary, decision.stream] = judge
+        return judge
+
+    def _count(self, at: Coordinates, value: _Plain, was: bool, now: bool, rejections: tuple[Rejection, ...]) -> None:
+        before = value.first_rule
+        today = (rejections[0].code, rejections[0].rule_id) if rejections else ("", "")
+        if not was and not now and before == today:
+            return
+        code, rule = before if now else today
+        names = {True: ACCEPTED, False: REJECTED}
+        kind = value.boundary, value.stream, names[was], names[now], code, rule
+        self._kinds[kind] += 1
+        examples = self._examples.setdefault(kind, [])
+        if len(examples) < EXAMPLES_MAX:
+            examples.append(str(at))
+
+    def result(self) -> VerifyResult:
+        """What was counted."""
+        changes = [Change(*kind, count, tuple(self._examples[kind])) for kind, count in self._kinds.items()]
+        changes.sort(key=lambda change: (change.then == change.now, -change.decisions, change.examples))
+        by_way = Counter[tuple[str, str]]()
+        for change in changes:
+            by_way[change.then, change.now] += change.decisions
+        return VerifyResult(
+            decisions=self.decisions,
+            accepted_then=self._then,
+            accepted_now=self._now,
+            newly_rejected=by_way[ACCEPTED, REJECTED],
+            newly_accepted=by_way[REJECTED, ACCEPTED],
+            other_attempt=self._other_attempt,
+            other_rule=by_way[REJECTED, REJECTED],
+            verifier_versions=dict(sorted(self._versions.items())),
+            verifier_version={boundary: judge.version for (boundary, _), judge in sorted(self._judges.items())},
+            changes=tuple(changes),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """What verifying needs of a decision. Most have one attempt that was answered; to validate those as a whole
+    would cost more than to judge them."""
+
+    boundary: str
+    stream: str
+    context: str
+    verdict: str
+    verifier_version: str
+    decision: Decision | None
+    attempt: Mapping[str, Any] | None
+    """The one attempt, where there is no `decision`."""
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any] | Decision) -> _Plain:
+        """A decision as it was decoded, or as a whole."""
+        if isinstance(given, Decision):
+            told = given.boundary, given.stream, given.context, given.verdict, given.verifier_version
+            return cls(*told, given, None)
+        shared = given["boundary"], given["stream"], given["context"], given["verdict"], given["verifier_version"]
+        attempts = given["attempts"]
+        if len(attempts) == 1 and attempts[0]["failure"] is None:
+            return cls(*shared, None, attempts[0])
+        return cls(*shared, Decision.model_validate(given), None)
+
+    @property
+    def accepted_attempt(self) -> int | None:
+        """Which attempt was accepted then, counted from 0: the last, since an accepted one ends it."""
+        if self.verdict != Verdict.ACCEPTED:
+            return None
+        return 0 if self.decision is None else len(self.decision.attempts) - 1
+
+    @property
+    def first_rule(self) -> tuple[str, str]:
+        """Code and rule of the rejection that ended it then; empty where it was accepted."""
+        if self.decision is not None:
+            told = self.decision.attempts[-1].rejections
+            return (told[0].code, told[0].rule_id) if told else ("", "")
+        found = self.attempt["rejections"] if self.attempt is not None else ()
+        return (found[0]["code"], found[0]["rule_id"]) if found else ("", "")
+
+    def walk(self, judge: Judge) -> tuple[int | None, tuple[Rejection, ...]]:
+        """The attempt that today's rules accept, counted from 0, or None; and what they said last."""
+        context = json.loads(self.context)
+        reference = context.get("reference") if self.boundary == RECORDED_BOUNDARY else None
+        rejections: tuple[Rejection, ...] = ()
+        for number, (answer, earlier) in enumerate(self._answers()):
+            rejections = judge.judge(answer, Case(context, reference, earlier)).rejections
+            if not rejections:
+                return number, ()
+            if not all(rejection.retryable for rejection in rejections):
+                break
+        return None, rejections
+
+    def _answers(self) -> Iterator[tuple[Answer, tuple[Any, ...]]]:
+        if self.decision is not None:
+            attempts = self.decision.attempts
+            yield from ((answer_of(attempt), attempts[:number]) for number, attempt in enumerate(attempts))
+        elif self.attempt is not None:
+            yield _answer(self.attempt), ()
+
+
+def _answer(attempt: Mapping[str, Any]) -> Answer:
+    """As `answer_of`, of an attempt that was answered."""
+    facts = attempt["facts"]
+    return Answer(
+        text=attempt["raw_response"],
+        model_reported=attempt["model_reported"],
+        fingerprint=attempt["fingerprint"],
+        finish_reason=attempt["finish_reason"],
+        facts=None if facts is None else json.loads(facts),
+        cost_usd=attempt["cost_usd"],
+        latency_ms=attempt["latency_ms"],
+    )

@@ -1,0 +1,93 @@
+"""`driftline compare` over what real models answered, from the command line to the JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.acceptance
+
+DRIFTLINE = Path(sys.executable).with_name("driftline")
+GPT4, GPT35, GPT4O = "openai/gpt-4", "openai/gpt-3.5-turbo", "openai/gpt-4o"
+STABILITY = ("logical-deduction", "navigate", "ruin-names")
+SPEC = r"""
+[streams."happy-number"]
+extract = ['\\boxed\{([^}]*)\}']
+accept = "equals-reference"
+[streams."leetcode-easy"]
+accept = "reference-flag"
+[streams."logical_deduction"]
+extract = ["json:/Answer", '\(([A-Za-z])\)']
+normalise = ["upper", "alphanumeric"]
+accept = "equals-reference"
+[streams."ruin_names"]
+extract = ["json:/Answer", '\(([A-Za-z])\)']
+normalise = ["upper", "alphanumeric"]
+accept = "equals-reference"
+[streams."navigate"]
+extract = ["json:/Answer", '(?i)\b(yes|no)\b']
+normalise = ["upper", "alphanumeric"]
+accept = "equals-reference"
+"""
+Compare = Callable[..., tuple[int, dict[str, Any]]]
+
+
+@pytest.fixture
+def compare(tmp_path: Path) -> Compare:
+    """Exit code and JSON of one comparison."""
+    (tmp_path / "SPEC.toml").write_text(SPEC)
+    out = tmp_path / "out.json"
+
+    def run(file: Path, baseline: str, candidate: str, *options: str) -> tuple[int, dict[str, Any]]:
+        arms = ["--baseline", baseline, "--candidate", candidate, "--verifier", str(tmp_path / "SPEC.toml")]
+        command = [str(DRIFTLINE), "compare", str(file), *arms, "--json", str(out), *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert done.returncode in {0, 1, 4}, done.stderr
+        return done.returncode, json.loads(out.read_text())
+
+    return run
+
+
+def recording(recordings: Path, name: str) -> Path:
+    path = recordings / f"{name}.jsonl.gz"
+    if not path.exists():
+        pytest.skip(f"the recording {name} is not in {recordings}")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline", "candidate", "change"),
+    [
+        ("llmdrift-happy", f"{GPT4}-0314", f"{GPT4}-0613", 0.352 - 0.836),
+        ("llmdrift-happy", f"{GPT35}-0301", f"{GPT35}-0613", 0.482 - 0.306),
+        ("llmdrift-leetcode", f"{GPT4}-0314", f"{GPT4}-0613", 0.10 - 0.52),
+    ],
+)
+def test_a_real_upgrade_diverges_by_what_was_recorded_and_long_before_the_end(
+    name: str, baseline: str, candidate: str, change: float, recordings: Path, compare: Compare
+) -> None:
+    code, data = compare(recording(recordings, name), baseline, candidate)
+    verdict = data["levels"]["verdict"]
+    assert (code, data["verdict"], data["stopped_because"]) == (1, "diverged", "alarm")
+    assert verdict["change"] == pytest.approx(change)
+    assert verdict["interval"][0] < change < verdict["interval"][1]
+    assert data["paid_calls"] < data["events"] / 2
+
+
+def test_one_model_against_itself_is_not_diverged_and_its_noise_is_its_floor(
+    recordings: Path, compare: Compare, tmp_path: Path
+) -> None:
+    path = tmp_path / "stability.jsonl.gz"
+    path.write_bytes(b"".join(recording(recordings, f"stability-{name}").read_bytes() for name in STABILITY))
+    code, data = compare(path, f"{GPT4O}@0", f"{GPT4O}@1", "--floor", f"{GPT4O}@2,3,4")
+    assert (code, data["events"]) == (0 if data["verdict"] == "equivalent" else 4, 750)
+    assert {stratum["stream"] for stratum in data["strata"]} == {"logical_deduction", "navigate", "ruin_names"}
+    for level in ("bytes", "canonical", "action", "verdict"):
+        floor = data["noise_floor"]["levels"][level]
+        assert floor["interval"][0] < data["levels"][level]["mismatch"] < floor["interval"][1] + 0.05

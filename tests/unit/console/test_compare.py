@@ -1,0 +1,231 @@
+"""`driftline compare` and `driftline report` as a user calls them, over small recordings written here."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from driftline.console.main import app
+from driftline.schemas import BadInput, UsageError
+
+SPEC = '[streams.quiz]\naccept = "equals-reference"\n[streams.other]\naccept = "equals-reference"\n'
+LEVEL = {"mismatch", "baseline_rate", "candidate_rate", "change", "interval_at_stop", "interval"}
+TOP = {"verdict", "alpha", "delta", "events", "paid_calls", "overspent_calls", "cost_usd", "stopped_because"}
+SECTIONS = {"levels", "strata", "noise_floor", "attribution", "migration"}
+Compare = Callable[..., Result]
+
+
+def line(number: int, model: str, response: str, replicate: int = 0, **more: Any) -> dict[str, Any]:
+    return {
+        "set": "quiz",
+        "event_id": f"e{number}",
+        "stream": "other" if number % 2 else "quiz",
+        "time": "2026-03-01T12:00:00Z",
+        "messages": [{"role": "user", "content": f"question {number}"}],
+        "model": model,
+        "replicate": replicate,
+        "response": response,
+        "reference": "yes",
+        "cost_usd": 0.5,
+        **more,
+    }
+
+
+def recording(path: Path, lines: Iterable[dict[str, Any]]) -> Path:
+    text = "".join(json.dumps(one) + "\n" for one in lines).encode()
+    path.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
+    return path
+
+
+@pytest.fixture
+def answers(tmp_path: Path) -> Path:
+    """60 questions: `old` says yes in six runs (now and then not), `new` says no, over two streams."""
+    lines = [line(n, "acme/new", "no") for n in range(60)]
+    runs = ((n, run) for n in range(60) for run in range(6))
+    return recording(
+        tmp_path / "answers.jsonl.gz",
+        [*lines, *(line(n, "acme/old", "maybe" if (n + 7 * run) % 20 == 0 else "yes", run) for n, run in runs)],
+    )
+
+
+@pytest.fixture
+def compare(tmp_path: Path) -> Compare:
+    (tmp_path / "SPEC.toml").write_text(SPEC)
+
+    def run(file: Path, baseline: str, candidate: str, *options: str) -> Result:
+        arms = ["--baseline", baseline, "--candidate", candidate, "--verifier", str(tmp_path / "SPEC.toml")]
+        return CliRunner().invoke(app, ["compare", str(file), *arms, *options])
+
+    return run
+
+
+def written(path: Path) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(path.read_text())
+    return data
+
+
+def test_a_changed_model_diverges_and_the_json_has_the_names_that_scripts_read(
+    answers: Path, compare: Compare, tmp_path: Path
+) -> None:
+    done = compare(answers, "acme/old", "acme/new", "--json", str(tmp_path / "out.json"))
+    assert done.exit_code == 1, done.output
+    data = written(tmp_path / "out.json")
+    assert data.keys() == TOP | SECTIONS
+    assert list(data["levels"]) == ["bytes", "canonical", "arguments", "action", "verdict", "state"]
+    assert data["levels"]["verdict"].keys() == LEVEL | {"flips_down", "flips_up", "e_value"}
+    assert data["strata"][0].keys() == {"stream", "level", "e_value", "named", "change", "interval"}
+    assert {stratum["stream"] for stratum in data["strata"]} == {"quiz", "other"}
+    assert data["migration"] == {"recommend": None, "evidence": []}
+    assert (data["noise_floor"], data["attribution"], data["levels"]["state"]) == (None, None, None)
+
+
+def test_reading_goes_on_to_the_end_while_only_calls_up_to_the_stop_are_counted(
+    answers: Path, compare: Compare, tmp_path: Path
+) -> None:
+    done = compare(answers, "acme/old", "acme/new", "--json", str(tmp_path / "out.json"))
+    data = written(tmp_path / "out.json")
+    assert "DIVERGED" in done.output
+    assert data["events"] == 60
+    assert 0 < data["paid_calls"] < 30
+    assert (data["overspent_calls"], data["cost_usd"]) == (0, 0.5 * data["paid_calls"])
+    verdict = data["levels"]["verdict"]
+    assert verdict["interval"][1] - verdict["interval"][0] < verdict["interval_at_stop"][1] + 1
+
+
+def test_the_same_run_twice_never_diverges(answers: Path, compare: Compare) -> None:
+    done = compare(answers, "acme/old@0", "acme/old@0", "--delta", "0.5")
+    assert done.exit_code == 0, done.output
+    assert "EQUIVALENT" in done.output
+
+
+def test_no_more_events_are_read_than_are_allowed(answers: Path, compare: Compare, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    assert compare(answers, "acme/old", "acme/old@1", "--max-events", "7", "--json", str(out)).exit_code == 4
+    assert (written(out)["events"], written(out)["stopped_because"]) == (7, "budget_ended")
+
+
+def test_the_order_seed_fixes_the_order_and_nothing_else_does(
+    answers: Path, compare: Compare, tmp_path: Path
+) -> None:
+    texts = []
+    for number, seed in enumerate((3, 3, 4)):
+        out = tmp_path / f"{number}.json"
+        compare(
+            answers, "acme/old", "acme/old@1", "--max-events", "25", "--order-seed", str(seed), "--json", str(out)
+        )
+        texts.append(out.read_text())
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_floor_of_replicates_stands_with_its_interval_and_what_exceeds_it(
+    answers: Path, compare: Compare, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    done = compare(answers, "acme/old", "acme/new", "--floor", "acme/old@1,2,3", "--json", str(out))
+    assert "noise" in done.output
+    floor = written(out)["noise_floor"]
+    assert (floor["source"], floor["arms"]) == ("replicates", ["acme/old@1", "acme/old@2", "acme/old@3"])
+    # Of 20 questions three are odd, each in one of the three runs: two of the three pairs of runs differ there.
+    verdict = floor["levels"]["verdict"]
+    assert verdict["mismatch"] == pytest.approx(3 / 20 * 2 / 3)
+    assert verdict["interval"][0] < 0.1 < verdict["interval"][1]
+    assert verdict["excess"] == pytest.approx(0.95 - 0.1)
+
+
+def test_an_incumbent_is_tested_on_its_own_against_both(answers: Path, compare: Compare, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    compare(answers, "acme/old", "acme/new", "--incumbent", "acme/old@5", "--json", str(out))
+    data = written(out)
+    environment, candidate = data["attribution"]["environment"], data["attribution"]["candidate"]
+    assert environment["arms"] == ["acme/old@0", "acme/old@5"]
+    assert environment["verdict"] != "diverged"
+    assert (candidate["arms"], candidate["verdict"]) == (["acme/old@5", "acme/new@0"], "diverged")
+    assert data["noise_floor"]["source"] == "incumbent"
+
+
+def test_answers_that_are_missing_cost_coverage(tmp_path: Path, compare: Compare) -> None:
+    lines = [line(n, "acme/old", "yes") for n in range(40)] + [line(n, "acme/new", "yes") for n in range(20)]
+    out = tmp_path / "out.json"
+    file = recording(tmp_path / "part.jsonl", lines)
+    assert compare(file, "acme/old", "acme/new", "--json", str(out)).exit_code == 4
+    assert written(out)["stopped_because"] == "coverage"
+
+
+def test_pages_are_written_and_nothing_else_is_left_behind(
+    answers: Path, compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = set(tmp_path.iterdir())
+    compare(answers, "acme/old", "acme/new", "--html", "o.html", "--markdown", "o.md")
+    assert {path.name for path in set(tmp_path.iterdir()) - before} == {"o.html", "o.md"}
+    assert "answers.jsonl.gz[0]@" in (tmp_path / "o.html").read_text()
+    assert (tmp_path / "o.md").read_text().startswith("## DIVERGED")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--floor", "acme/old"), "names no two runs"),
+        (("--floor", "acme/old@1,9"), "holds no replicate 9"),
+        (("--floor", "acme/old@1,x"), "names no two runs"),
+        (("--incumbent", "acme/none"), "holds no answers of the model 'acme/none'"),
+        (("--alpha", "2"), "alpha and delta lie between"),
+    ],
+)
+def test_what_cannot_be_compared_is_one_line_that_mends_it(
+    options: tuple[str, str], said: str, answers: Path, compare: Compare
+) -> None:
+    error = compare(answers, "acme/old", "acme/new", *options).exception
+    assert isinstance(error, UsageError)
+    assert said in str(error)
+
+
+def test_a_candidate_within_its_own_floor_is_refused(answers: Path, compare: Compare) -> None:
+    error = compare(answers, "acme/old", "acme/old@2", "--floor", "acme/old@1,2").exception
+    assert isinstance(error, UsageError)
+    assert "itself part of the noise floor" in str(error)
+
+
+def test_a_malformed_line_is_named(tmp_path: Path, compare: Compare) -> None:
+    file = recording(tmp_path / "bad.jsonl", [line(0, "acme/old", "yes"), {"event_id": "e1"}])
+    error = compare(file, "acme/old", "acme/old").exception
+    assert isinstance(error, BadInput)
+    assert f"{file}:2: stream" in str(error)
+
+
+@pytest.fixture
+def run_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A stored run of the bundled segment."""
+    segment = Path(__file__).parents[3] / "examples/driftline/examples/renewals/segment.parquet"
+    root = Path(__file__).parents[3]
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("DRIFTLINE_HOME", str(tmp_path / "home"))
+    arms = ["--app", "renewals", "--candidate", "sim/renewals-inflated", "--concurrency", "1", "--locate"]
+    done = CliRunner().invoke(app, ["replay", *arms, "--segment", str(segment)])
+    assert done.exit_code == 1, done.exception
+    return next((tmp_path / "home" / "runs").iterdir()).name
+
+
+def test_a_stored_run_is_shown_again_and_against_another(run_id: str, tmp_path: Path) -> None:
+    page, notes = tmp_path / "run.html", tmp_path / "run.md"
+    shown = CliRunner().invoke(app, ["report", run_id, "--baseline", run_id])
+    assert shown.exit_code == 0, shown.exception
+    assert "DIVERGED  renewals: sim/renewals → sim/renewals-inflated" in shown.output
+    assert "against the earlier run" in shown.output
+    CliRunner().invoke(app, ["report", "--html", str(page), "--markdown", str(notes)])
+    assert "policy_violation discount-cap /payload/discount_pct" in page.read_text()
+    assert notes.read_text().startswith("## DIVERGED — renewals: sim/renewals → sim/renewals-inflated")
+    printed = json.loads(CliRunner().invoke(app, ["report", run_id, "--json"]).output)
+    assert (printed["run_id"], printed["verdict"]) == (run_id, "diverged")
+
+
+def test_a_run_that_is_not_there_is_one_line(run_id: str) -> None:
+    error = CliRunner().invoke(app, ["report", "none"]).exception
+    assert isinstance(error, UsageError)
+    assert run_id in str(error)

@@ -1,0 +1,116 @@
+"""`driftline replay` over a bundled segment: its plan, several candidates, verify, and the ledger behind them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from driftline.console.main import app as command_line
+from driftline.examples import renewals as example
+from driftline.schemas import UsageError
+
+FOLDER = Path(example.__path__[0])
+RENEWALS = ("--app", "driftline.examples.renewals.app:app", "--segment", str(FOLDER / "segment.parquet"))
+Ran = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def ran(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ran:
+    """Run a command that prints JSON: its exit code, and what it printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DRIFTLINE_HOME", str(tmp_path / "home"))
+
+    def run(*arguments: str) -> tuple[int, Any]:
+        result = CliRunner().invoke(command_line, [*arguments, "--json"])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, json.loads(result.stdout)
+
+    return run
+
+
+@pytest.fixture
+def printed(ran: Ran) -> Callable[..., str]:
+    """What a command prints for a person."""
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(command_line, list(arguments), env={"COLUMNS": "110"})
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.stdout
+
+    return run
+
+
+def test_a_plan_spends_nothing_and_names_the_run_that_follows_it(ran: Ran) -> None:
+    code, plan = ran("replay", "plan", *RENEWALS, "--candidate", "sim/renewals-inflated")
+    assert (code, plan["to_pay"], plan["usd"]) == (0, 240, 0.0)
+    assert not (Path("home") / "runs").exists()
+    _, report = ran("replay", *RENEWALS, "--candidate", "sim/renewals-inflated")
+    assert report["run_id"] == plan["run_id"]
+    _, after = ran("replay", "plan", *RENEWALS, "--candidate", "sim/renewals-inflated")
+    assert after["in_ledger"] == report["paid_calls"] + report["overspent_calls"] > 0
+
+
+def test_a_plan_for_a_person_tells_dollars_budget_power_and_the_changed_prompt(printed: Callable[..., str]) -> None:
+    prompt = ("--prompt", str(FOLDER / "prompts" / "v2.md"))
+    plan = printed("replay", "plan", *RENEWALS, "--candidate", "openai/gpt-4o", *prompt, "--budget-usd", "0.1")
+    for said in ("+You decide contract renewals", "at most 240 calls to pay", "price map", "budget $0.1: ends after"):
+        assert said in plan
+    assert "smallest change found with 80% power" in plan
+
+
+def test_an_unknown_price_refuses_the_run_before_it_begins(ran: Ran) -> None:
+    with pytest.raises(UsageError, match=r"price of openai/nobodys is unknown \(litellm .*--allow-unpriced"):
+        ran("replay", *RENEWALS, "--candidate", "openai/nobodys")
+
+
+def test_several_candidates_are_runs_of_their_own_and_the_worst_gives_the_exit_code(ran: Ran) -> None:
+    both = ("--candidate", "sim/renewals", "--candidate", "sim/renewals-inflated")
+    code, together = ran("replay", *RENEWALS, *both, "--concurrency", "1")
+    assert (code, [run["candidate"] for run in together["runs"]]) == (1, ["sim/renewals", "sim/renewals-inflated"])
+    _, alone = ran("replay", *RENEWALS, *both[2:], "--concurrency", "1")
+    assert {**together["runs"][1], "timings": None} == {**alone, "timings": None}
+
+
+def test_refresh_asks_anew_once_and_without_it_the_new_answers_stand(ran: Ran) -> None:
+    command = ("replay", *RENEWALS, "--candidate", "sim/renewals-inflated", "--concurrency", "1")
+    _, first = ran(*command)
+    _, refreshed = ran(*command, "--refresh")
+    _, resumed = ran(*command)
+    assert refreshed["timings"]["from_ledger"] == 0
+    assert resumed["timings"]["from_ledger"] == resumed["paid_calls"] == first["paid_calls"]
+    _, held = ran("cache", "stats")
+    paid = first["paid_calls"]
+    assert [(model["answers"], model["retired"]) for model in held["models"]] == [(2 * paid, paid)]
+
+
+def test_pruning_wants_to_be_told_what(ran: Ran, printed: Callable[..., str]) -> None:
+    with pytest.raises(UsageError, match="say what is to be removed"):
+        printed("cache", "prune")
+    assert "there is no ledger" in printed("cache", "prune", "--retired")
+    ran("replay", *RENEWALS, "--candidate", "sim/renewals", "--max-calls", "5")
+    assert printed("cache", "prune", "--model", "sim/renewals").startswith("5 answers removed")
+
+
+def test_a_sample_is_replayed_as_a_segment_of_its_own(ran: Ran) -> None:
+    _, plan = ran("replay", "plan", *RENEWALS, "--candidate", "sim/renewals", "--sample", "30")
+    assert plan["decisions"] == plan["calls"] == 30
+
+
+def test_verify_over_a_file_needs_no_candidate_and_takes_none(ran: Ran, printed: Callable[..., str]) -> None:
+    code, verified = ran("replay", "--mode", "verify", *RENEWALS)
+    assert (code, verified["verdict"], verified["decisions"]) == (0, "equivalent", 240)
+    assert printed("replay", "--mode", "verify", *RENEWALS).startswith("EQUIVALENT  renewals")
+    with pytest.raises(UsageError, match="verify asks no model"):
+        ran("replay", "--mode", "verify", *RENEWALS, "--candidate", "sim/renewals")
+
+
+def test_a_shadow_of_a_file_is_refused(ran: Ran) -> None:
+    with pytest.raises(UsageError, match="a segment file it cannot"):
+        ran("replay", "--mode", "shadow", *RENEWALS, "--candidate", "sim/renewals")

@@ -1,0 +1,144 @@
+"""The plan: what a replay will cost and can find, told before anything is spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from driftline.consumers.prompt import Prompt
+from driftline.replay import Candidate, Ledger, Limits, RecordedSubject, Segment
+from driftline.replay.identity import prompt_diff
+from driftline.replay.plan import ReplayPlan, plan_data, plan_replay, require_priced, room_in_usd
+from driftline.replay.pricing import PriceMap
+from driftline.schemas import Attempt, Decision, Usage, UsageError
+
+GPT = Candidate("openai/gpt-4o")
+UNKNOWN = Candidate("openai/somebodys-own")
+MakePlan = Callable[..., ReplayPlan]
+
+
+@pytest.fixture
+def measured(make_question: Callable[..., Decision], questions: Callable[..., Segment]) -> Segment:
+    """Forty questions whose log says that each read 1,000 tokens and wrote 100."""
+    usage = Usage(prompt_tokens=1000, completion_tokens=100)
+    attempt = Attempt(number=1, raw_response="yes", usage=usage)
+    return questions(decisions=[make_question(number, [attempt]) for number in range(40)])
+
+
+@pytest.fixture
+def make_plan(measured: Segment, quiz: RecordedSubject, ledger: Ledger) -> MakePlan:
+    def make(candidate: Candidate, limits: Limits | None = None, segment: Segment | None = None) -> ReplayPlan:
+        return plan_replay(segment or measured, quiz, candidate, ledger, limits or Limits(), PriceMap())
+
+    return make
+
+
+def test_dollars_are_the_logs_tokens_at_the_maps_prices(make_plan: MakePlan) -> None:
+    calls = make_plan(GPT).calls
+    (price,) = calls.prices
+    assert price.prompt_usd is not None
+    assert price.completion_usd is not None
+    assert (calls.calls, calls.prompt_tokens, calls.completion_tokens) == (40, 40_000, 4_000)
+    assert calls.usd == pytest.approx(40_000 * price.prompt_usd + 4_000 * price.completion_usd)
+    assert calls.recorded_usage == 1.0
+
+
+def test_the_price_map_is_named_by_litellms_version_and_its_hash(make_plan: MakePlan) -> None:
+    version = make_plan(GPT).calls.price_map
+    assert version is not None
+    assert version.startswith("litellm ")
+    assert len(version.rpartition(" ")[2]) == 12
+
+
+def test_driftlines_own_models_cost_nothing_and_need_no_map(make_plan: MakePlan) -> None:
+    calls = make_plan(Candidate("sim/renewals")).calls
+    assert (calls.usd, calls.price_map, calls.unpriced) == (0.0, None, [])
+
+
+def test_where_the_log_counted_no_tokens_the_length_of_texts_tells(
+    make_plan: MakePlan, questions: Callable[..., Segment]
+) -> None:
+    calls = make_plan(GPT, segment=questions(8)).calls
+    assert calls.recorded_usage == 0.0
+    assert calls.prompt_tokens == 8 * (len("yes or no?") // 4)
+
+
+def test_an_unknown_price_is_refused_unless_it_is_allowed(make_plan: MakePlan) -> None:
+    calls = make_plan(UNKNOWN).calls
+    assert (calls.usd, calls.unpriced) == (None, ["openai/somebodys-own"])
+    with pytest.raises(UsageError, match="--allow-unpriced"):
+        require_priced(calls, Limits(), allow_unpriced=False)
+    require_priced(calls, Limits(), allow_unpriced=True)
+
+
+def test_no_budget_is_promised_where_no_price_is_known(make_plan: MakePlan) -> None:
+    with pytest.raises(UsageError, match="no budget can be held"):
+        require_priced(make_plan(UNKNOWN).calls, Limits(usd_max=1.0), allow_unpriced=True)
+
+
+def test_what_the_ledger_holds_is_not_priced_again(
+    make_plan: MakePlan, measured: Segment, quiz: RecordedSubject, ledger: Ledger
+) -> None:
+    from driftline.consumers.proposing import Answer
+
+    before = make_plan(GPT).calls
+    for logged in measured.decisions[:10]:
+        key = GPT.key(logged.decision, quiz, GPT.request(logged.decision, quiz, "r", 0))
+        ledger.put(key, Answer("yes", cost_usd=0.1), "r", "2026-09-22T12:00:00Z")
+    after = make_plan(GPT).calls
+    assert (after.calls, after.in_ledger, after.to_pay) == (40, 10, 30)
+    assert after.usd == pytest.approx(0.75 * (before.usd or 0.0))
+
+
+def test_calls_that_may_be_paid_bound_the_plan(make_plan: MakePlan) -> None:
+    assert make_plan(GPT, Limits(calls_max=7)).calls.calls == 7
+
+
+def test_more_decisions_show_smaller_changes(make_plan: MakePlan, questions: Callable[..., Segment]) -> None:
+    few, many = make_plan(GPT, segment=questions(60)), make_plan(GPT, segment=questions(600))
+    assert few.smallest_change is not None
+    assert many.smallest_change is not None
+    assert many.smallest_change < few.smallest_change
+    assert [one.power for one in many.power] == sorted(one.power for one in many.power)
+
+
+def test_a_plan_over_few_decisions_says_that_it_finds_nothing(make_plan: MakePlan) -> None:
+    plan = make_plan(GPT, Limits(calls_max=3))
+    assert plan.smallest_change is None
+    assert plan.strata[0].smallest_change is None
+
+
+def test_the_plan_is_plain_json_data(make_plan: MakePlan) -> None:
+    import json
+
+    data = json.loads(json.dumps(plan_data(make_plan(GPT)), allow_nan=False))
+    assert data["to_pay"] == 40
+    assert data["power"]["by_change"][0].keys() == {"change", "power", "events", "usd"}
+
+
+def test_the_room_for_a_call_is_bounded_by_what_its_parameters_allow(
+    measured: Segment, quiz: RecordedSubject
+) -> None:
+    prices, logged = PriceMap(), measured.decisions[0]
+    price = prices.of("openai/gpt-4o")
+    assert price.prompt_usd is not None
+    assert price.completion_usd is not None
+    capped = Candidate("openai/gpt-4o", parameters={"max_tokens": 120})
+    rooms = [
+        room_in_usd(candidate, prices, logged, candidate.request(logged.decision, quiz, "r", 0))
+        for candidate in (capped, GPT)
+    ]
+    read = 1000 * price.prompt_usd
+    assert rooms == pytest.approx([read + 120 * price.completion_usd, read + 200 * price.completion_usd])
+
+
+def test_a_changed_prompt_is_shown_as_a_diff(measured: Segment, quiz: RecordedSubject) -> None:
+    candidate = Candidate("openai/gpt-4o", Prompt("{{ messages }}\nBe brief."))
+    diff = prompt_diff(measured, quiz, candidate)
+    assert diff.splitlines()[3:] == [" {{ messages }}", "+Be brief."]
+
+
+def test_a_prompt_that_is_the_logs_has_no_diff(measured: Segment, quiz: RecordedSubject) -> None:
+    assert prompt_diff(measured, quiz, Candidate("openai/gpt-4o")) == ""
+    assert prompt_diff(measured, quiz, Candidate("openai/gpt-4o", Prompt("{{ messages }}"))) == ""

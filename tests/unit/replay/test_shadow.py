@@ -1,0 +1,155 @@
+"""Mode `shadow`: decisions are judged in the order in which they came, until a verdict, a limit or a stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from driftline.consumers.proposing import Answer, ProposalRequest
+from driftline.replay import Candidate, ForcedResult, Ledger, Limits, LoggedDecision, RecordedSubject, Segment
+from driftline.replay.shadow import ShadowReplay
+from driftline.replay.spending import Spending
+from driftline.schemas import Decision
+
+NOON = datetime(2026, 9, 22, 12, tzinfo=UTC)
+Shadow = Callable[..., tuple[ShadowReplay, ForcedResult]]
+
+
+class Batches:
+    """Hands out batches; a callable among them is called in its place. What comes after the last is an endless
+    silence."""
+
+    def __init__(self, *batches: Sequence[LoggedDecision] | Callable[[], None]) -> None:
+        self.left = list(batches)
+        self.polls = 0
+
+    def poll(self, timeout_s: float) -> Sequence[LoggedDecision]:
+        self.polls += 1
+        batch = self.left.pop(0) if self.left else ()
+        if callable(batch):
+            batch()
+            return ()
+        return batch
+
+
+class Says:
+    """Answers alike, the later calls of a batch first."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.asked: list[str] = []
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        self.asked.append(request.key.decision_id)
+        for _ in range(20 - len(self.asked) % 8):
+            await asyncio.sleep(0)
+        return Answer(self.text, cost_usd=0.01)
+
+
+@pytest.fixture
+def shadow(ledger: Ledger, quiz: RecordedSubject) -> Shadow:
+    """Follow batches; time goes by a second a poll."""
+
+    def run(tail: Batches, proposer: Says, **given: Any) -> tuple[ShadowReplay, ForcedResult]:
+        limits = Limits(**{name: value for name, value in given.items() if name in Limits.__slots__})
+        replay = ShadowReplay(
+            "run",
+            "quiz",
+            tail,
+            quiz,
+            Candidate("acme/next"),
+            proposer,
+            ledger,
+            limits,
+            lambda: NOON,
+            Spending(limits.usd_max, ledger.paid_usd("run"), lambda logged, request: 0.01),
+            follow_s=given.get("follow_s"),
+            clock=lambda: float(tail.polls),
+        )
+        if "prepare" in given:
+            given["prepare"](replay)
+        return replay, asyncio.run(replay.run())
+
+    return run
+
+
+@pytest.fixture
+def hundred(questions: Callable[..., Segment]) -> Sequence[LoggedDecision]:
+    return questions(100).decisions
+
+
+def test_it_ends_with_the_verdict_in_the_order_in_which_decisions_came(
+    shadow: Shadow, hundred: Sequence[LoggedDecision]
+) -> None:
+    came = list(reversed(hundred))
+    _, result = shadow(Batches(came[:30], (), came[30:]), Says("no"), concurrency=8)
+    assert (result.verdict, result.stopped_because) == ("diverged", "alarm")
+    assert [pair.logged for pair in result.pairs] == came[: len(result.pairs)]
+    assert result.paid_calls < 30
+
+
+def test_the_result_does_not_depend_on_how_the_decisions_were_batched(
+    shadow: Shadow, hundred: Sequence[LoggedDecision]
+) -> None:
+    _, at_once = shadow(Batches(hundred), Says("no"), concurrency=8)
+    _, one_by_one = shadow(Batches(*([one] for one in hundred)), Says("no"), concurrency=8)
+    assert one_by_one.judged.e_value == at_once.judged.e_value
+    assert one_by_one.paid_calls == at_once.paid_calls
+
+
+def test_it_ends_when_its_time_is_over(shadow: Shadow, hundred: Sequence[LoggedDecision]) -> None:
+    _, result = shadow(Batches(hundred[:5]), Says("yes"), follow_s=200.0)
+    assert (result.verdict, result.stopped_because, len(result.pairs)) == ("inconclusive", "time_ended", 5)
+
+
+def test_it_ends_when_its_calls_are_spent(shadow: Shadow, hundred: Sequence[LoggedDecision]) -> None:
+    model = Says("yes")
+    _, result = shadow(Batches(hundred), model, calls_max=12)
+    assert (result.stopped_because, len(model.asked)) == ("budget_ended", 12)
+
+
+def test_it_ends_when_its_dollars_are_spent(shadow: Shadow, hundred: Sequence[LoggedDecision]) -> None:
+    model = Says("yes")
+    _, result = shadow(Batches(hundred), model, usd_max=0.07)
+    assert (result.stopped_because, len(model.asked), len(result.pairs)) == ("budget_ended", 7, 7)
+
+
+def test_a_stop_lets_calls_in_flight_come_to_their_end(shadow: Shadow, hundred: Sequence[LoggedDecision]) -> None:
+    model, tail = Says("yes"), Batches(hundred[:3])
+    _, result = shadow(tail, model, prepare=lambda replay: tail.left.append(replay.stop))
+    assert result.stopped_because == "interrupted"
+    assert len(result.pairs) == len(model.asked)
+
+
+def test_nothing_that_comes_is_no_verdict(shadow: Shadow) -> None:
+    replay, result = shadow(Batches(), Says("yes"), follow_s=3.0)
+    assert (result.verdict, result.stopped_because, list(replay.decisions)) == ("inconclusive", "time_ended", [])
+
+
+def test_a_decision_that_comes_twice_counts_once(shadow: Shadow, hundred: Sequence[LoggedDecision]) -> None:
+    model = Says("yes")
+    _, result = shadow(Batches(hundred[:4], hundred[2:6]), model, follow_s=200.0)
+    assert len(model.asked) == len(set(model.asked)) == 6
+    assert result.repeated_decisions == 2
+
+
+def test_a_stream_that_the_app_does_not_declare_is_passed_over_and_told(
+    shadow: Shadow, questions: Callable[..., Segment], make_question: Callable[..., Decision]
+) -> None:
+    came = questions(decisions=[make_question(0), make_question(1, stream="retired"), make_question(2)]).decisions
+    replay, result = shadow(Batches(came), Says("yes"), follow_s=200.0)
+    assert (replay.passed_over, len(result.pairs)) == (1, 2)
+
+
+def test_what_was_asked_before_an_interruption_is_not_paid_again(
+    shadow: Shadow, hundred: Sequence[LoggedDecision]
+) -> None:
+    first, second = Says("yes"), Says("yes")
+    shadow(Batches(hundred[:10]), first, follow_s=200.0)
+    _, result = shadow(Batches(hundred[:20]), second, follow_s=200.0)
+    assert len(first.asked) == len(second.asked) == 10
+    assert (result.from_ledger, len(result.pairs)) == (10, 20)
