@@ -321,3 +321,22 @@ def test_reading_to_the_latest_waits_until_an_open_transaction_has_ended(
         assert not commits
     reading.join()
     assert [seen.get() for _ in range(seen.qsize())] == ([b"within"] if commits else [])
+
+
+def test_a_paused_partition_that_went_and_came_back_is_read(
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+) -> None:
+    first, second = _member(cluster, topics), _member(cluster, topics)
+    while not first.owned:
+        first.poll(1, 0.05)
+    first.pause(first.owned)
+    _rebalance(first, second)
+    second.close()
+    while len(first.owned) < cluster.partitions:
+        first.poll(1, 0.05)
+    first.pause([])
+    writer.commit([_fact(topics, b"%d" % partition, partition) for partition in range(cluster.partitions)])
+    found: set[int] = set()
+    while len(found) < cluster.partitions:
+        found |= {record.at.partition for record in first.poll(10, 1.0)}
+    first.close()

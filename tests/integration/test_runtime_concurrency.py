@@ -21,11 +21,11 @@ from driftline.consumers.prepare import prepare
 from driftline.consumers.runtime import Runtime, RuntimeLimits
 from driftline.examples.renewals.app import OUTCOMES
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import KafkaReader, Settings
+from driftline.log import KafkaReader, Settings, TopicAdmin
 from driftline.log.positions import read_metadata
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
-from driftline.schemas import Codec, Event, Registry
+from driftline.schemas import Codec, Event, Registry, UsageError
 from driftline.schemas.control import Kill, Throttle
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -306,3 +306,38 @@ def test_the_control_topic_bounds_what_is_in_flight_and_its_offset_stands_on_eac
     codec, reader = Codec(Registry(cluster.require_registry()), app.contracts), KafkaReader(cluster)
     records = reader.read(reader.span(app.topics.decisions))
     assert {codec.decode(record.value).value["control_offset"] for record in records} == {0}
+
+
+class FailingAfter(Proposer):
+    """Answers until so many were answered, and is then no model at all."""
+
+    def __init__(self, answers: int) -> None:
+        super().__init__()
+        self._answers = answers
+
+    async def hold(self, request: ProposalRequest) -> None:
+        if len(self.calls) > self._answers:
+            raise UsageError("there is no such model any more")
+
+
+def test_a_decision_that_fails_ends_the_run_and_what_was_paid_is_kept(cluster: Settings, app: App) -> None:
+    publish(app, cluster, 30)
+    first = runtime(app, cluster, FailingAfter(12), in_flight_max=1)
+    with pytest.raises(UsageError, match="no such model"):
+        first.run(until_end=True)
+    assert first.summary.decisions.total() == 12
+    after = Proposer()
+    runtime(app, cluster, after).run(until_end=True)
+    assert len(after.calls) == 18
+    check_order(app, cluster, 30)
+
+
+def test_a_group_whose_positions_are_gone_decides_nothing_anew(cluster: Settings, app: App) -> None:
+    publish(app, cluster, 10)
+    rowless = replace(app, fold=None)
+    runtime(rowless, cluster, Proposer()).run(until_end=True)
+    TopicAdmin(cluster).delete_group(app.group)
+    again = Proposer()
+    with pytest.raises(UsageError, match="has no position, but there are decisions"):
+        runtime(rowless, cluster, again).run(until_end=True)
+    assert not again.calls

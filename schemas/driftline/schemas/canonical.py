@@ -34,7 +34,7 @@ def canonical_json(value: Any) -> str:
             surrogate, a key that is no string, or a value deeper than the interpreter's stack.
     """
     try:
-        if _is_plain(value):
+        if _is_plain(value) or _is_plain(value := _integral(value)):
             return _PLAIN.encode(value)
         text = rfc8785.dumps(value).decode()
         if _LONG_NUMBER.search(text):
@@ -72,6 +72,16 @@ def _is_plain(value: Any) -> bool:
     if kind is list:
         return all(map(_is_plain, value))
     return value is None or kind is bool
+
+
+def _integral(value: Any) -> Any:
+    """The value with every float that is an integer as one, as RFC 8785 writes it: 450.0 as 450."""
+    kind = type(value)
+    if kind is float:
+        return int(value) if abs(value) <= INTEGER_MAX and value.is_integer() else value
+    if kind is dict:
+        return {name: _integral(item) for name, item in value.items()}
+    return [_integral(item) for item in value] if kind is list else value
 
 
 def _are_names(keys: Iterable[Any]) -> bool:
