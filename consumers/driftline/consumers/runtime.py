@@ -297,7 +297,7 @@ class Runtime:
         self._lanes.limit(0)
         self.stopping = True
         deadline = self._clock() + self._limits.drain_s_max
-        while self._lanes.in_flight and self._clock() < deadline:
+        while self._is_unfinished() and self._clock() < deadline:
             self._control.poll()
             self._inbox.pause(self._owned)
             self._inbox.poll(1, 0.0)  # for the membership alone: what a new partition brings is not taken up
@@ -306,6 +306,11 @@ class Runtime:
                 self._commit()
         self._collect(0.0)
         self._commit_all()
+
+    def _is_unfinished(self) -> bool:
+        """Whether anything is in flight, or waits for its commit and may have one."""
+        uncommitted = bool(self._results or self._batch.decided)
+        return self._lanes.in_flight > 0 or (uncommitted and not self._control.state.killed)
 
     def _gain(self, standing: Mapping[int, Unfinished | None]) -> None:
         for number, stands in standing.items():
