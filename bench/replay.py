@@ -1,15 +1,24 @@
 """What a forced replay costs by itself, and how far it keeps its calls in flight.
 
-Run: python bench/replay.py
+    python bench/replay.py [CALLS]
+
+The proposer runs in the process and answers what was logged, so that no test stops early; answers go through the
+ledger (SQLite). First it answers at once: CPU of our own. Then it takes a second with 500 calls in flight: the share
+of Little's law, without ramp and drain and with them, and with the writing of DuckDB and Parquet after it too.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from bench.kit.cluster import load
 
 from driftline.consumers.artifacts import Artifact
 from driftline.consumers.proposing import Answer, ProposalRequest
@@ -27,7 +36,7 @@ from driftline.replay import (
 )
 from driftline.replay.testing import OwnModels, decided, segment_of
 
-CALLS = 6000
+CALLS = int(sys.argv[1]) if len(sys.argv) > 1 else 6000
 OWN_CPU_MS_MAX = 1.0
 """A call may cost so much of ours; the model's own second is what it waits for."""
 IN_FLIGHT, LATENCY_S, LITTLE_MIN = 500, 1.0, 0.95
@@ -98,7 +107,8 @@ def main() -> None:
         began = time.perf_counter()
         write_store(folder / "run", result, report_data("renewals", "log", "acme/next", result, Limits()))
         load_s = time.perf_counter() - began
-        print(f"DuckDB and Parquet: {CALLS / load_s:,.0f} pairs/s, {CALLS / load_s / IN_FLIGHT:.0f} × the rate below")
+        rate = CALLS / load_s
+        print(f"DuckDB and Parquet: {rate:,.0f} pairs/s, {rate / IN_FLIGHT:.0f} × the rate below  {load()}")
 
         slow = AtOnce(answers, LATENCY_S)
         _, wall_s, cpu_s = run(folder, slow, IN_FLIGHT)
@@ -110,8 +120,9 @@ def main() -> None:
         print(f"{IN_FLIGHT} in flight at {LATENCY_S:g} s: {steady:.3f} of Little's law (at least {LITTLE_MIN})")
         print(
             f"ramp and drain included: {CALLS / wall_s:.0f} calls/s, {little_s / wall_s:.3f} of Little's law, "
-            f"{bare_s / wall_s:.3f} of a bare loop; CPU busy {cpu_s / wall_s:.0%}"
+            f"{bare_s / wall_s:.3f} of a bare loop; CPU {cpu_s / wall_s:.0%}, {cpu_s / CALLS * 1000:.2f} ms a call"
         )
+        print(f"and DuckDB and Parquet included: {little_s / (wall_s + load_s):.3f} of Little's law  {load()}")
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
     python bench/replay_diff.py [PAIRS] [--memory 3GB] [--threads 2]
 
-The `pairs` table and the views are the store's own. The rows are made in SQL, in another process than that of the diff,
-and not timed against the target: level hashes of 32 hexadecimal digits, all of them distinct but those of verdicts,
-in 16 strata; the arms differ in 20 % of texts, 10 % of canonical texts, 8 % of arguments, 5 % of actions, 3 % of
-verdicts. Texts, contexts and actions are left null: the columns that a diff reads are all there, and DuckDB reads no
-others.
+The `pairs` table and the views are the store's own. The rows are made in SQL, in another process than that of the
+diff, and not timed against the target: level hashes of 32 hexadecimal digits, all of them distinct but those of
+verdicts, in 16 strata; the arms differ in 20 % of texts, 10 % of canonical texts, 8 % of arguments, 5 % of actions,
+3 % of verdicts. Texts, contexts and actions are left null: the columns that a diff reads are all there, and DuckDB
+reads no others.
 
 Timed is each of the statements in `STATEMENTS`, in one process that opens the database read-only, as `driftline sql`
 does, its memory as DuckDB has it by default (four fifths of the machine's) or as `--memory` says; its results come
@@ -68,7 +68,7 @@ def rows_sql(pairs: int) -> str:
         if level == "verdict":
             same, other = "if(accepted, 'accepted', 'rejected')", "if(accepted, 'rejected', 'accepted')"
         else:
-            same, other = (f"md5(i::VARCHAR || '{level}{arm}')" for arm in ("", "'"))
+            same, other = (f"md5(i::VARCHAR || '{level}{arm}')" for arm in ("", "*"))
         hashes += [f"{same} AS baseline_{level}_hash", f"if({differs}, {other}, {same}) AS candidate_{level}_hash"]
     return f"""
         INSERT INTO pairs BY NAME
@@ -99,7 +99,9 @@ def fill(database: Path, pairs: int, threads: int) -> None:
 
 def diff(database: Path, memory: str | None, threads: int) -> None:
     """Run the statements; prints seconds of each, and the first of its rows."""
-    config = {"threads": threads, **({"memory_limit": memory} if memory else {})}
+    config: dict[str, str | bool | int | float | list[str]] = {"threads": threads}
+    if memory:
+        config["memory_limit"] = memory
     with duckdb.connect(str(database), read_only=True, config=config) as db:
         for name, sql in STATEMENTS.items():
             began = time.perf_counter()
@@ -122,10 +124,8 @@ def compare(given: argparse.Namespace) -> None:
         database = Path(name) / DATABASE
         began = time.perf_counter()
         in_process(given, "fill", database)
-        size_gb = database.stat().st_size / 1e9
-        print(
-            f"{given.pairs:,} pairs made in {time.perf_counter() - began:.0f} s, {size_gb:.1f} GB on disk  {load()}"
-        )
+        made_s, size_gb = time.perf_counter() - began, database.stat().st_size / 1e9
+        print(f"{given.pairs:,} pairs made in {made_s:.0f} s, {size_gb:.1f} GB on disk  {load()}")
         *found, last = in_process(given, "diff", database)
     for told in found:
         print(f"  {told['seconds']:6.2f} s  {told['statement']}: {told['rows']} rows, first {told['first']}")

@@ -1,4 +1,4 @@
-"""`verify` over a history on Kafka, beside a bare loop that decodes it, one that only reads it, and Temporal's Replayer.
+"""`verify` over a history on Kafka, beside a bare loop that decodes it, one that only reads, and Temporal's Replayer.
 
     python bench/replay_verify.py [DECISIONS] [--rounds 2] [--temporal 20000]
 
@@ -137,11 +137,9 @@ def tell(best: dict[str, Told], decisions: int) -> None:
 
 def tell_temporal(found: Sequence[Told], ours: Told) -> None:
     for told in found:
-        each = f"{told['seconds'] / told['records'] * 1e6:.0f} µs a decision, {told['events'] / told['seconds']:,.0f} events/s"
-        ratio = rate(ours) / rate(told)
-        print(
-            f"Temporal's Replayer, {told['runner']}: {rate(told):,.0f} decisions/s ({each}); verify {ratio:.1f} times it"
-        )
+        each = f"{told['events'] / told['seconds']:,.0f} events/s"
+        ratio = f"verify {rate(ours) / rate(told):.1f} times it"
+        print(f"Temporal's Replayer, {told['runner']}: {rate(told):,.0f} decisions/s, {each}; {ratio}")
 
 
 def main() -> None:
@@ -153,9 +151,8 @@ def main() -> None:
     with cluster() as settings:
         app = make_app("verified")
         size = fill(app, settings, given.decisions)
-        print(
-            f"{given.decisions:,} decisions of {size:,.0f} bytes, one in {MENDED_EVERY} mended, {PARTITIONS} partitions"
-        )
+        spread = f"on {PARTITIONS} partitions, 1 in {MENDED_EVERY} mended"
+        print(f"{given.decisions:,} decisions of {size:,.0f} bytes {spread}")
         best = measured(write_spec(settings, app, given.decisions), given.rounds)
         tell(best, given.decisions)
         if given.temporal:

@@ -1,4 +1,4 @@
-"""`driftline replay --mode verify` in a process of its own: `python verifying.py SPEC.json` prints one line of JSON."""
+"""Mode `verify` in a process of its own: `python verifying.py SPEC.json` prints one line of JSON."""
 
 from __future__ import annotations
 

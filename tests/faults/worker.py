@@ -24,6 +24,7 @@ from tests.faults.clients import AtLeastOnceProducer, Doom, RememberedConsumer, 
 from tests.faults.tracing import Trace
 
 from driftline.consumers import Answer, App, ProposalRequest
+from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.runtime import Runtime
 from driftline.examples.renewals.app import OUTCOMES
 from driftline.examples.renewals.app import app as renewals
@@ -140,6 +141,8 @@ def substitute(mode: str, trace: Trace, doom: Doom) -> None:
     setattr(clients, "Producer", make)  # noqa: B010  # the type checker knows it as a class of an untyped module
     if mode == AT_LEAST_ONCE:
         setattr(clients, "Consumer", RememberedConsumer)  # noqa: B010
+        # Decisions without a position stop the runtime before it repeats itself; here it is to repeat itself.
+        setattr(RowRestorer, "_require_undecided", lambda restorer, partition: None)  # noqa: B010
 
 
 def main(orders: Orders) -> int:
