@@ -1,6 +1,6 @@
 """`verify` over a history on Kafka, beside a bare loop that decodes it, one that only reads, and Temporal's Replayer.
 
-    python bench/replay_verify.py [DECISIONS] [--rounds 2] [--temporal 20000]
+    python bench/replay_verify.py [DECISIONS] [--rounds 2] [--temporal 5000]
 
 Decisions of 1.7 KB on 4 partitions, one in 20 with two attempts, written by a bare producer: no control records of
 transactions lie between them. Each program runs in a process of its own, the rounds of all interleaved, the fastest
@@ -146,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("decisions", type=int, nargs="?", default=100_000)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--temporal", type=int, default=20_000, help="decisions that Temporal's Replayer replays")
+    parser.add_argument("--temporal", type=int, default=5_000, help="decisions that Temporal's Replayer replays")
     given = parser.parse_args()
     with cluster() as settings:
         app = make_app("verified")
