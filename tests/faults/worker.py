@@ -141,8 +141,8 @@ def substitute(mode: str, trace: Trace, doom: Doom) -> None:
     setattr(clients, "Producer", make)  # noqa: B010  # the type checker knows it as a class of an untyped module
     if mode == AT_LEAST_ONCE:
         setattr(clients, "Consumer", RememberedConsumer)  # noqa: B010
-        # Decisions without a position stop the runtime before it repeats itself; here it is to repeat itself.
-        setattr(RowRestorer, "_require_undecided", lambda restorer, partition: None)  # noqa: B010
+        # Decisions ahead of the position stop the runtime before it repeats itself; here it is to repeat itself.
+        setattr(RowRestorer, "_check_decisions", lambda restorer, partition, standing: None)  # noqa: B010
 
 
 def main(orders: Orders) -> int:

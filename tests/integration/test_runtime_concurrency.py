@@ -7,7 +7,7 @@ import itertools
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -332,12 +332,26 @@ def test_a_decision_that_fails_ends_the_run_and_what_was_paid_is_kept(cluster: S
     check_order(app, cluster, 30)
 
 
-def test_a_group_whose_positions_are_gone_decides_nothing_anew(cluster: Settings, app: App) -> None:
-    publish(app, cluster, 10)
+def forget_positions(app: App, settings: Settings) -> None:
+    TopicAdmin(settings).delete_group(app.group)
+
+
+def set_positions_back(app: App, settings: Settings) -> None:
+    consumer = Consumer({"bootstrap.servers": settings.require_bootstrap(), "group.id": app.group})
+    back = [TopicPartition(app.topics.events, partition, 1) for partition in range(settings.partitions)]
+    consumer.commit(offsets=back, asynchronous=False)
+    consumer.close()
+
+
+@pytest.mark.parametrize("spoil", [forget_positions, set_positions_back])
+def test_a_group_whose_positions_are_gone_or_old_decides_nothing_anew(
+    cluster: Settings, app: App, spoil: Callable[[App, Settings], None]
+) -> None:
+    publish(app, cluster, 20)
     rowless = replace(app, fold=None)
     runtime(rowless, cluster, Proposer()).run(until_end=True)
-    TopicAdmin(cluster).delete_group(app.group)
+    spoil(app, cluster)
     again = Proposer()
-    with pytest.raises(UsageError, match="has no position, but there are decisions"):
+    with pytest.raises(UsageError, match="is decided, but the group"):
         runtime(rowless, cluster, again).run(until_end=True)
     assert not again.calls

@@ -10,6 +10,9 @@ from driftline.consumers.rows import Rows
 from driftline.log import LogReader, Record, Span, Unfinished, to_event
 from driftline.schemas import Codec, UsageError
 
+DECISIONS_CHECKED = 200
+"""Offsets at the end of the decisions that are held against the position; control records count too."""
+
 
 class RowRestorer:
     """Restores rows when a partition is assigned.
@@ -39,13 +42,12 @@ class RowRestorer:
         rows, or such of another fold version, fold every finished event of the log anew.
 
         Raises:
-            UsageError: The fold fails on an event, or a row has seen an event that the group's position says is
-                still to be decided.
+            UsageError: The fold fails on an event, or a row or a decision has seen an event that the group's position
+                says is still to be decided.
             EnvironmentUnreachable: A broker or the registry does not answer.
         """
-        if standing is None:
-            self._require_undecided(partition)
-            standing = Unfinished(0, 0)
+        standing = standing or Unfinished(0, 0)
+        self._check_decisions(partition, standing)
         if self._app.fold is None:
             return Rows(None)
         rows = self.stored(partition)
@@ -86,15 +88,24 @@ class RowRestorer:
             self._beat()
             yield record
 
-    def _require_undecided(self, partition: int) -> None:
-        """Positions expire, after a week without members by default; decided events must not be decided anew."""
+    def _check_decisions(self, partition: int, standing: Unfinished) -> None:
+        """Decisions and position are committed together, so what the last decisions decided is finished.
+
+        Positions expire after a week without members, people reset them, and a broker that was killed may serve an
+        old one; decided events must not be decided anew.
+        """
         topics = self._app.topics
-        if next(iter(self._reader.read_to_latest(topics.decisions, partition)), None) is not None:
+        low, high = self._reader.span(topics.decisions).ranges[partition]
+        tail = Span(topics.decisions, {partition: (max(low, high - DECISIONS_CHECKED), high)})
+        decided = [self._codec.decode(record.value).value["input"]["offset"] for record in self._reader.read(tail)]
+        ahead = [offset for offset in decided if not standing.is_finished(offset)]
+        if ahead:
             raise UsageError(
-                f"{topics.events}[{partition}]: the group {self._app.group} has no position, but there are "
-                "decisions: it expired or was deleted, and events would be decided a second time",
-                f"set it behind the last input in {topics.decisions} with kafka-consumer-groups --reset-offsets, "
-                "or give the app a new name",
+                f"{topics.events}[{partition}]: offset {max(ahead)} is decided, but the group {self._app.group} "
+                f"would go on from {standing.base}: its position expired, was reset or is an old one, and "
+                "events would be decided a second time",
+                f"start again; if it stays so, set it with kafka-consumer-groups --reset-offsets to where "
+                f"{topics.decisions} ends, or give the app a new name",
             )
 
     def _check_position(self, partition: int, standing: Unfinished, rows: Rows) -> None:
