@@ -63,7 +63,8 @@ class RunSummary:
         self.decisions[decision.verdict] += 1
         self.streams[decision.stream, decision.verdict] += 1
         self.attempts += len(decision.attempts)
-        self.mended += decision.verdict == "accepted" and len(decision.attempts) > 1
+        answers = sum(attempt.failure is None for attempt in decision.attempts)
+        self.mended += decision.verdict == "accepted" and answers > 1
         self.cost_usd += sum(attempt.cost_usd or 0.0 for attempt in decision.attempts)
         if decision.action_type is not None:
             self.actions[decision.action_type] += 1
