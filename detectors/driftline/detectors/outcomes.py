@@ -38,11 +38,16 @@ class ArmOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """An event judged in pairs: the baseline's outcome and the candidate's, in one stratum ("boundary/stream")."""
+    """An event judged in pairs: the baseline's outcome and the candidate's, in one stratum ("boundary/stream").
+
+    `floor` holds what runs of the incumbent answered to the same event: what the candidate would be one of, had
+    nothing changed.
+    """
 
     stratum: str
     baseline: ArmOutcome
     candidate: ArmOutcome
+    floor: tuple[ArmOutcome, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

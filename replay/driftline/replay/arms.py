@@ -1,4 +1,4 @@
-"""Arms: what the log says (L), and a candidate (B) that is asked again."""
+"""Arms: what the log says (L), the incumbent today (A') and a candidate (B), both of which are asked again."""
 
 from __future__ import annotations
 
@@ -20,6 +20,21 @@ from driftline.schemas.fields import escape_surrogates
 LOG_ARM = "log"
 
 
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Which asking of a decision it is: what keeps its answer apart from every other answer to that decision."""
+
+    arm: str = "candidate"
+    """`candidate` or `incumbent`."""
+    purpose: str = "test"
+    """`test`, `floor` or `diagnosis`."""
+    replicate: int = 0
+    """Counted from 0; no two askings of one decision for one purpose share it, whatever their models."""
+
+
+TEST = Asking()
+
+
 @dataclass(frozen=True)
 class Candidate:
     """What is tried: where a part is None, the decision's own is kept.
@@ -28,6 +43,7 @@ class Candidate:
         model: `provider/name`.
         prompt: Takes the place of the recorded prompt.
         parameters: Laid over the recorded ones.
+        incumbent: It is the incumbent, and may change nothing.
 
     Raises:
         UsageError: The model string has no provider, or nothing is tried.
@@ -36,9 +52,10 @@ class Candidate:
     model: str | None = None
     prompt: MessageSource | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    incumbent: bool = False
 
     def __post_init__(self) -> None:
-        if self.model is None and self.prompt is None and not self.parameters:
+        if not self.incumbent and self.model is None and self.prompt is None and not self.parameters:
             raise UsageError("the candidate changes nothing", "give --candidate, --prompt or --param")
         if self.model is not None and not all(self.model.partition("/")[::2]):
             raise UsageError(f"{self.model!r} names no model", "write it as provider/name, for example openai/gpt-4o")
@@ -52,7 +69,9 @@ class Candidate:
         """The prompt that the candidate sees."""
         return self.prompt or subject.prompt(decision)
 
-    def request(self, decision: Decision, subject: Subject, run_id: str, seed: int) -> ProposalRequest:
+    def request(
+        self, decision: Decision, subject: Subject, run_id: str, seed: int, asking: Asking = TEST
+    ) -> ProposalRequest:
         """The call for a decision: its recorded context, first attempt (later ones answered another rejection).
 
         Raises:
@@ -61,13 +80,20 @@ class Candidate:
         return ProposalRequest(
             model=self.model or decision.model_requested,
             messages=tuple(self.prompt_of(decision, subject).messages(decision.context_value())),
-            key=CallKey(decision.decision_id, decision.workflow, arm="candidate", run=run_id, seed=seed),
+            key=CallKey(
+                decision.decision_id,
+                decision.workflow,
+                arm=asking.arm,
+                run=run_id,
+                replicate=asking.replicate,
+                seed=seed,
+            ),
             parameters={**decision.parameters_value(), **self.parameters},
             json_schema=subject.json_schema(decision),
             timeout_s=subject.timeout_s(decision),
         )
 
-    def key(self, decision: Decision, subject: Subject, request: ProposalRequest) -> AnswerKey:
+    def key(self, decision: Decision, subject: Subject, request: ProposalRequest, asking: Asking = TEST) -> AnswerKey:
         """What the ledger files the answer under."""
         schema = subject.json_schema_hash(decision)
         return AnswerKey(
@@ -82,7 +108,8 @@ class Candidate:
                     "source": source_version(request.model),
                 }
             ),
-            purpose="test",
+            purpose=asking.purpose,
+            replicate=asking.replicate,
         )
 
 

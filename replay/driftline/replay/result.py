@@ -68,6 +68,8 @@ class Pair:
     candidate: JudgedAnswer
     evidence: bool
     """Whether it entered the test; False for what was lost, read on after the verdict or came too late for it."""
+    floor: tuple[JudgedAnswer, ...] = ()
+    """What runs of the incumbent answered; the first of them is A'. Empty where the incumbent was not asked."""
 
     @property
     def asked(self) -> bool:
