@@ -6,9 +6,24 @@ import pytest
 from hypothesis import settings
 from pydantic import BaseModel
 
-from driftline.schemas import Contract, Contracts, Decision, DivergenceAlert, ReplayCompleted
+from driftline.schemas import (
+    Contract,
+    Contracts,
+    Decision,
+    DivergenceAlert,
+    EnvironmentDriftAlert,
+    MigrationAlert,
+    ReplayCompleted,
+)
 from driftline.schemas.control import ControlSetting
 from driftline.schemas.effects import EffectReported
+from driftline.schemas.spine import (
+    ClockTicked,
+    TimerFired,
+    TransitionAccepted,
+    TransitionRejected,
+    TransitionRequested,
+)
 
 settings.register_profile("driftline", deadline=None)  # No test fails because the machine is busy.
 settings.load_profile("driftline")
@@ -17,8 +32,15 @@ MODELS: Mapping[str, type[BaseModel]] = {
     "driftline.Decision": Decision,
     "driftline.ReplayCompleted": ReplayCompleted,
     "driftline.DivergenceAlert": DivergenceAlert,
+    "driftline.EnvironmentDriftAlert": EnvironmentDriftAlert,
+    "driftline.MigrationAlert": MigrationAlert,
     "driftline.ControlSetting": ControlSetting,
     "driftline.EffectReported": EffectReported,
+    "driftline.ClockTicked": ClockTicked,
+    "driftline.TimerFired": TimerFired,
+    "driftline.TransitionRequested": TransitionRequested,
+    "driftline.TransitionAccepted": TransitionAccepted,
+    "driftline.TransitionRejected": TransitionRejected,
 }
 OWN = Contracts.load()
 

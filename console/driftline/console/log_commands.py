@@ -97,12 +97,25 @@ def alerts(
 
 
 def alert_line(alert: dict[str, Any]) -> str:
-    """One line for an alert."""
-    head = f"{alert['at']}  {alert['kind']}  {alert['app']}  {alert['candidate']['model']}"
-    if alert["kind"] == "ReplayCompleted":
-        return f"{head}  {alert['verdict']}  {alert['paid_calls']} paid calls  e = {alert['e_value']:.3g}"
+    """One line for an alert of any kind; one of a later driftline shows its coordinates, kind and app."""
+    head = f"{alert['at']}  {alert['kind']}  {alert['app']}"
+    match alert["kind"]:
+        case "ReplayCompleted":
+            paid = f"{alert['paid_calls']} paid calls  e = {alert['e_value']:.3g}"
+            return f"{head}  {alert['candidate']['model']}  {alert['verdict']}  {paid}"
+        case "DivergenceAlert":
+            return f"{head}  {alert['candidate']['model']}  {_evidence(alert)}"
+        case "EnvironmentDriftAlert":
+            return f"{head}  {alert['incumbent']['model']} against the log  {_evidence(alert)}"
+        case "MigrationAlert":
+            runs = ", ".join(f"{run['candidate']} ({run['run_id']})" for run in alert["runs"])
+            return f"{head}  {', '.join(alert['boundaries'])}  P3 to P5  recurs by {alert['recurs_by']}: {runs}"
+    return head
+
+
+def _evidence(alert: dict[str, Any]) -> str:
     named = ", ".join(f"{s['stream']} × {s['level']}" for s in alert["named"]) or "no single stratum"
-    return f"{head}  e = {alert['e_value']:.3g} after {alert['paid_calls']} paid calls  in {named}"
+    return f"e = {alert['e_value']:.3g} after {alert['paid_calls']} paid calls  in {named}"
 
 
 @topics_app.command("list", epilog="Example: driftline topics list")

@@ -1,10 +1,12 @@
 """Deciding: the boundary, its verifiers and the engine. Importing this imports no Kafka: that is `.runtime`."""
 
-from driftline.consumers.app import App, Fold, load_app
+from driftline.consumers.app import App, load_app
 from driftline.consumers.boundary import Boundary, OnExhausted
 from driftline.consumers.budget import Budget
 from driftline.consumers.engine import Input, Outcome, decide
+from driftline.consumers.fold import Fold
 from driftline.consumers.judging import Action, Case, Judge, Judgement, Proposal
+from driftline.consumers.machine import Machine, Timer, Transition
 from driftline.consumers.policy import Policy, PolicyRule, Refusal, rule
 from driftline.consumers.prompt import Prompt
 from driftline.consumers.proposing import Answer, CallKey, ProposalRequest, Proposer, ProposerFailure
@@ -23,6 +25,7 @@ __all__ = [
     "Input",
     "Judge",
     "Judgement",
+    "Machine",
     "OnExhausted",
     "Outcome",
     "Policy",
@@ -34,6 +37,8 @@ __all__ = [
     "ProposerFailure",
     "Refusal",
     "SpecJudge",
+    "Timer",
+    "Transition",
     "Verifier",
     "VerifierChain",
     "decide",

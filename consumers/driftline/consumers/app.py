@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from driftline.consumers.boundary import Boundary, BoundBoundary
 from driftline.consumers.effectors import Effector, check_effectors
-from driftline.schemas import Contracts, DriftlineError, Event, UnknownApp, UsageError
-from driftline.schemas.names import CONTROL_SETTING, DECISION, ESCALATED, ROW
+from driftline.consumers.fold import Fold
+from driftline.consumers.machine import Machine
+from driftline.consumers.machine_rows import machine_fold
+from driftline.schemas import Contracts, DriftlineError, UnknownApp, UsageError
+from driftline.schemas.names import CONTROL_SETTING, DECISION, ESCALATED, ROW, SPINE_RECORDS
 
 if TYPE_CHECKING:
     from driftline.log import AppTopics
-
-FoldFunction = Callable[[Mapping[str, Any], Event], Mapping[str, Any]]
-"""(data so far, next event of the workflow) to the data after it. Deterministic; must not change its argument."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fold:
-    """How a workflow's facts become its row. Raise the version when the function's meaning changes."""
-
-    function: FoldFunction
-    version: str
 
 
 @dataclass(frozen=True)
@@ -41,12 +33,13 @@ class App:
         schemas: Folder of its `.avsc` files, `<record name>/<version>.avsc`.
         facts: Record names of the events that come from outside.
         fold: How facts become rows; None keeps no row.
-        spine: `event-log` (P3): the row is a cache of the fold.
+        spine: `event-log` (P3): the row is a cache of the fold. `state-machine` (P5): the row is the truth.
+        machine: The transition table of the state-machine spine.
         effectors: What it does in the outside world when its boundaries have committed something.
 
     Raises:
-        UsageError: Two boundaries on one event type or of one name, two effectors of one name, or an effector that
-            acts on a record which no boundary commits.
+        UsageError: Two boundaries on one event type or of one name, two effectors of one name, an effector that acts
+            on a record which no boundary commits, or a spine and a transition table that do not belong together.
     """
 
     name: str
@@ -54,8 +47,9 @@ class App:
     schemas: Path
     facts: Sequence[str] = ()
     fold: Fold | None = None
-    spine: Literal["event-log"] = "event-log"
+    spine: Literal["event-log", "state-machine"] = "event-log"
     effectors: Sequence[Effector] = ()
+    machine: Machine | None = None
 
     def __post_init__(self) -> None:
         names = [boundary.name for boundary in self.boundaries]
@@ -65,6 +59,27 @@ class App:
             if twice:
                 raise UsageError(f"app {self.name}: two boundaries with the {kind} {', '.join(sorted(twice))}")
         check_effectors(self.name, self.boundaries, self.effectors)
+        if (self.spine == "state-machine") != (self.machine is not None):
+            raise UsageError(f"app {self.name}: the spine is {self.spine}", "give `machine` with state-machine alone")
+
+    @cached_property
+    def row_fold(self) -> Fold | None:
+        """How events become rows: the app's fold, on the state-machine spine with the machine around it."""
+        if self.machine is None:
+            return self.fold
+        inner = "" if self.fold is None else f"/{self.fold.version}"
+        function = machine_fold(self.machine, None if self.fold is None else self.fold.function)
+        return Fold(function, f"{self.machine.version}{inner}", {} if self.fold is None else self.fold.upgrades)
+
+    def require_machine(self) -> Machine:
+        """The transition table.
+
+        Raises:
+            UsageError: The app has none.
+        """
+        if self.machine is None:
+            raise UsageError(f"app {self.name} has the spine {self.spine}", "only a state machine has transitions")
+        return self.machine
 
     @cached_property
     def topics(self) -> AppTopics:
@@ -94,7 +109,7 @@ class App:
         Raises:
             ContractError: A proposed record has no usable contract.
         """
-        return {b.name: BoundBoundary(b, b.chain(self.contracts)) for b in self.boundaries}
+        return {b.name: BoundBoundary(b, b.chain(self.contracts, self.machine)) for b in self.boundaries}
 
     @cached_property
     def by_stream(self) -> dict[str, BoundBoundary]:
@@ -105,7 +120,8 @@ class App:
         """Every (topic, record) that the app writes or reads."""
         committed = [name for boundary in self.boundaries for name in boundary.proposes]
         reported = [name for effector in self.effectors for name in effector.results]
-        records = dict.fromkeys((*self.facts, *committed, *reported, ESCALATED))
+        spine = () if self.row_fold is None else SPINE_RECORDS
+        records = dict.fromkeys((*self.facts, *committed, *reported, ESCALATED, *spine))
         return [
             *((self.topics.events, record) for record in records),
             (self.topics.decisions, DECISION),

@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from driftline.consumers.budget import Budget
+from driftline.consumers.machine import Machine
+from driftline.consumers.machine_rows import StateVerifier
 from driftline.consumers.prompt import Prompt
 from driftline.consumers.verifiers import Verifier, VerifierChain
 from driftline.schemas import Contracts, NotCanonical, UsageError, canonical_json
@@ -77,13 +79,14 @@ class Boundary:
         """The parameters as the decisions record them: canonical JSON."""
         return canonical_json(dict(self.parameters))
 
-    def chain(self, contracts: Contracts) -> VerifierChain:
-        """The judge of this boundary over an app's contracts.
+    def chain(self, contracts: Contracts, machine: Machine | None = None) -> VerifierChain:
+        """The judge of this boundary over an app's contracts; a machine has its say after the app's verifiers.
 
         Raises:
             ContractError: A proposed record has no contract, or one that JSON cannot carry.
         """
-        chain = VerifierChain([contracts.require(name) for name in self.proposes], self.verifiers, self.budget)
+        verifiers = self.verifiers if machine is None else (*self.verifiers, StateVerifier(machine))
+        chain = VerifierChain([contracts.require(name) for name in self.proposes], verifiers, self.budget)
         _ = chain.shapes
         return chain
 

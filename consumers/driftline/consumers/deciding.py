@@ -15,7 +15,8 @@ from driftline.consumers.dead import record_bytes, to_dead
 from driftline.consumers.engine import Input, Outcome, decide
 from driftline.consumers.partition import OwnedPartition
 from driftline.consumers.proposing import Proposer
-from driftline.consumers.rows import Row, row_record
+from driftline.consumers.rows import row_record
+from driftline.consumers.spine import Taken, spine_of
 from driftline.consumers.tracing import Tracer
 from driftline.log import Outgoing, Record, decision_record, to_event, to_outgoing
 from driftline.schemas import (
@@ -41,12 +42,11 @@ REGISTRY_WAITS_S = (0.5, 1.0, 2.0, 5.0)
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """An input that was read, with the row that it makes, not kept yet."""
+    """An input that was read, with what it does to its workflow's row, not kept yet."""
 
     record: Record
     event: Event
-    row: Row | None
-    """None where the app keeps no rows."""
+    taken: Taken
     given: Input | None
     """What the engine decides; None where no boundary does."""
 
@@ -94,6 +94,7 @@ class Decider:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._app = app
+        self._spine = spine_of(app)
         self._codec = codec
         self._proposer = proposer
         self._now = now
@@ -120,15 +121,15 @@ class Decider:
             return Decided(owner, record, [dead], dead=error.reason)
 
     async def _frame(self, record: Record, owner: OwnedPartition) -> Framed:
-        """Read an input and fold it into its workflow's row, without keeping that."""
+        """Read an input and let the spine take it, without keeping the row that this makes."""
         event = await self._read(record)
         try:
-            row = owner.rows.fold(record.key or b"", event, record.at.offset)
-            given = self._input(record, event, row)
-            _ = None if row is None else row.json, None if given is None else given.context_json
+            taken = self._spine.take(owner.rows, record.key or b"", event, record.at.offset)
+            given = self._input(record, event, taken)
+            _ = None if taken.row is None else taken.row.json, None if given is None else given.context_json
         except NotCanonical as error:
             raise Undecodable(UndecodableReason.NOT_CANONICAL, error.message) from error
-        return Framed(record, event, row, given)
+        return Framed(record, event, taken, given)
 
     async def _read(self, record: Record) -> Event:
         """The event of a record. A schema that is met for the first time is asked for in a thread of its own."""
@@ -145,25 +146,29 @@ class Decider:
     def _account(self, framed: Framed, outcome: Outcome | None, owner: OwnedPartition, began_ns: int) -> Decided:
         """Write down what the input led to, and keep its row."""
         record, topics, key = framed.record, self._app.topics, framed.record.key or b""
+        committed = () if outcome is None else outcome.emitted
+        row = self._spine.settle(owner.rows, framed.taken.row, committed, record.at.offset)
         outgoing: list[Outgoing] = []
         decision = dead = traceparent = None
         if outcome is not None:
-            decision = outcome.decision(self._now(), self._control())
+            after = None if row is None else row.version
+            decision = outcome.decision(self._now(), self._control(), after)
             traceparent = self._trace(decision, began_ns, framed.event.traceparent)
             outgoing.append(decision_record(decision, topics.decisions, self._codec, traceparent))
-            outgoing.extend(self._committed(outcome, record, traceparent))
-        if framed.row is not None:
+        outgoing.extend(self._committed(framed.taken.emitted, record, framed.event.traceparent))
+        outgoing.extend(self._committed(committed, record, traceparent))
+        if row is not None and (framed.taken.moved or committed):
             time_ms = epoch_ms(framed.event.time)
-            outgoing.append(row_record(topics.state, record.at.partition, key, time_ms, framed.row, self._codec))
+            outgoing.append(row_record(topics.state, record.at.partition, key, time_ms, row, self._codec))
         _check_sizes(outgoing)
         if outcome is not None and _ends_dead(outcome):
             dead = UndecodableReason.EXHAUSTED
             outgoing.append(to_dead(record, topics.dead, Undecodable(dead, _last_words(outcome))))
-        owner.rows.keep(key, framed.row)
+        owner.rows.keep(key, row)
         return Decided(owner, record, outgoing, decision, dead, owner.is_repeat(framed.event.id), traceparent)
 
-    def _committed(self, outcome: Outcome, record: Record, traceparent: str | None) -> Iterator[Outgoing]:
-        for event in outcome.emitted:
+    def _committed(self, events: Sequence[Event], record: Record, traceparent: str | None) -> Iterator[Outgoing]:
+        for event in events:
             traced = event if event.traceparent == traceparent else replace(event, traceparent=traceparent)
             yield to_outgoing(traced, self._app.topics.events, self._codec, record.at.partition)
 
@@ -175,11 +180,14 @@ class Decider:
     def _now_ns(self) -> int:
         return int(self._now().timestamp() * 1e9)
 
-    def _input(self, record: Record, event: Event, row: Row | None) -> Input | None:
-        """What the engine is given: the event, and the row with the event folded in."""
-        bound = self._app.by_stream.get(event.type)
+    def _input(self, record: Record, event: Event, taken: Taken) -> Input | None:
+        """What the engine is given: the event, and the row with the event in it."""
+        bound = self._app.by_stream.get(event.type) if taken.decides else None
         if bound is None:
             return None
+        legal = self._spine.legal(taken.row, bound.boundary.proposes)
+        if legal is not None and not legal:
+            return None  # whatever a model proposed could only be refused
         at = InputCoordinates(
             topic=record.at.topic,
             partition=record.at.partition,
@@ -187,8 +195,8 @@ class Decider:
             event_id=event.id,
             event_time=event.time,
         )
-        data, version = ({}, None) if row is None else (row.data, row.version)
-        return Input(self._app.name, bound, event, at, data, version, self._seed)
+        data, version = ({}, None) if taken.row is None else (taken.row.data, taken.row.version)
+        return Input(self._app.name, bound, event, at, data, version, self._seed, legal)
 
 
 def _ends_dead(outcome: Outcome) -> bool:

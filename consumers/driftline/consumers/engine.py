@@ -14,6 +14,7 @@ from typing import Any
 
 from driftline.consumers.boundary import BoundBoundary, OnExhausted
 from driftline.consumers.judging import Case, Judgement
+from driftline.consumers.machine_rows import LEGAL, ROW, ROW_VERSION
 from driftline.consumers.parsing import no_answer, recorded_text
 from driftline.consumers.proposing import Answer, CallKey, FailedCall, Message, ProposalRequest, ProposerFailure
 from driftline.schemas import (
@@ -47,6 +48,8 @@ class Input:
     """The workflow's folded data, the event included."""
     row_version: int | None = None
     seed: int = 0
+    legal: Sequence[str] | None = None
+    """Which of the boundary's records the row's state allows; None where the spine has no such rule."""
 
     @cached_property
     def context_json(self) -> str:
@@ -55,7 +58,9 @@ class Input:
         Raises:
             NotCanonical: The event holds a number or a text that canonical JSON refuses.
         """
-        data = {"event": dict(self.event.data), "stream": self.event.type, "row": dict(self.row)}
+        data: dict[str, Any] = {"event": dict(self.event.data), "stream": self.event.type, ROW: dict(self.row)}
+        if self.legal is not None:
+            data |= {LEGAL: list(self.legal), ROW_VERSION: self.row_version or 0}
         return canonical_json(to_json_data(data))
 
     @cached_property
@@ -85,12 +90,15 @@ class Outcome:
     action_type: str | None = None
     action_payload: str | None = None
 
-    def decision(self, decided_at: datetime, control_offset: int | None = None) -> Decision:
+    def decision(
+        self, decided_at: datetime, control_offset: int | None = None, row_version_after: int | None = None
+    ) -> Decision:
         """The record of the decision.
 
         Args:
             decided_at: When the verdict fell.
             control_offset: Of the last setting of the control topic that was in force.
+            row_version_after: Of the row with what is committed in it; None where that is not in it yet.
         """
         given, boundary = self.given, self.given.bound.boundary
         return Decision(
@@ -112,7 +120,7 @@ class Outcome:
             verifier_version=given.bound.judge.version,
             committed_event_ids=tuple(event.id for event in self.emitted),
             row_version_before=given.row_version,
-            row_version_after=given.row_version,
+            row_version_after=given.row_version if row_version_after is None else row_version_after,
             control_offset=control_offset,
             decided_at=decided_at,
         )

@@ -40,7 +40,7 @@ class Rebuilder:
     """
 
     def __init__(self, app: App, settings: Settings, codec: Codec) -> None:
-        if app.fold is None:
+        if app.row_fold is None:
             raise UsageError(f"app {app.name} keeps no rows", "give it a fold")
         self._app = app
         self._settings = settings
@@ -75,7 +75,7 @@ class Rebuilder:
     def _rebuild(self, partition: int, write: bool) -> RebuiltPartition:
         standing = self._standing(partition)
         stored = dict(self._restorer.stored(partition).items())
-        rows, times_ms = Rows(self._app.fold), {}
+        rows, times_ms = Rows(self._app.row_fold), {}
         for record in self._restorer.folding(rows, partition, standing):
             times_ms[record.key or b""] = record.timestamp_ms
         folded = dict(rows.items())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from driftline.consumers.app import App
 from driftline.consumers.dead import undecided_offset
 from driftline.consumers.rows import Rows
+from driftline.consumers.spine import spine_of
 from driftline.log import LogReader, Record, Span, Unfinished, to_event
 from driftline.schemas import Codec, UsageError
 
@@ -29,6 +30,7 @@ class RowRestorer:
 
     def __init__(self, app: App, reader: LogReader, codec: Codec, beat: Callable[[], None] = lambda: None) -> None:
         self._app = app
+        self._spine = spine_of(app)
         self._beat = beat
         self._reader = reader
         self._codec = codec
@@ -39,35 +41,51 @@ class RowRestorer:
         A group without a position begins at the beginning, and only where nothing was decided yet.
 
         1. read the state topic to its latest offset, open transactions included (KAFKA-10167); 2. where there are no
-        rows, or such of another fold version, fold every finished event of the log anew.
+        rows, or such of another fold version, fold every finished event of the log anew. On the state-machine spine
+        rows are the truth: those of another version are upgraded, and missing ones are an error.
 
         Raises:
-            UsageError: The fold fails on an event, or a row or a decision has seen an event that the group's position
-                says is still to be decided.
+            UsageError: The fold fails on an event, a row or a decision has seen an event that the group's position
+                says is still to be decided, or rows that are the truth are missing or of a version without upgrade.
             EnvironmentUnreachable: A broker or the registry does not answer.
         """
         standing = standing or Unfinished(0, 0)
         self._check_decisions(partition, standing)
-        if self._app.fold is None:
+        if self._app.row_fold is None:
             return Rows(None)
         rows = self.stored(partition)
         self._check_position(partition, standing, rows)
+        if self._app.machine is not None:
+            return self._truth(partition, standing, rows)
         return rows if len(rows) and rows.current else self.refold(partition, standing)
+
+    def _truth(self, partition: int, standing: Unfinished, rows: Rows) -> Rows:
+        if not len(rows) and any(standing.is_finished(offset) for offset in self._facts(partition, standing)):
+            raise UsageError(
+                f"{self._app.topics.state}[{partition}] holds no rows, and for a state machine they are the truth",
+                f"`driftline migrate seed {self._app.name}` builds them from the log",
+            )
+        rows.upgrade()
+        return rows
+
+    def _facts(self, partition: int, standing: Unfinished) -> Iterator[int]:
+        span = Span(self._app.topics.events, {partition: (0, standing.end)})
+        return (record.at.offset for record in self._beating(self._reader.read(span)) if record.key is not None)
 
     def stored(self, partition: int) -> Rows:
         """The rows as they lie on the state topic."""
         state = self._reader.read_to_latest(self._app.topics.state, partition)
-        return Rows.restored(self._app.fold, self._beating(state), self._codec)
+        return Rows.restored(self._app.row_fold, self._beating(state), self._codec)
 
     def refold(self, partition: int, standing: Unfinished) -> Rows:
         """The rows that the finished events of the log make."""
-        rows = Rows(self._app.fold)
+        rows = Rows(self._app.row_fold)
         for _ in self.folding(rows, partition, standing):
             pass
         return rows
 
     def folding(self, rows: Rows, partition: int, standing: Unfinished) -> Iterator[Record]:
-        """Fold every finished event of the log into the rows; the records, one after another, as they are folded.
+        """Let every finished event of the log move the rows; the records that did, one after another.
 
         Events that went to the dead topic undecided were never folded.
         """
@@ -76,8 +94,10 @@ class RowRestorer:
         for record in self._beating(self._reader.read(span)):
             if standing.is_finished(record.at.offset) and record.at.offset not in dead:
                 key = record.key or b""
-                rows.keep(key, rows.fold(key, to_event(record, self._codec), record.at.offset))
-                yield record
+                taken = self._spine.take(rows, key, to_event(record, self._codec), record.at.offset)
+                if taken.moved:
+                    rows.keep(key, taken.row)
+                    yield record
 
     def _dead(self, partition: int) -> set[int]:
         records = self._reader.read_to_latest(self._app.topics.dead, partition)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from heapq import heappop, heappush
 from typing import Any
 
-from driftline.consumers.app import Fold
+from driftline.consumers.fold import STATE, TIMERS, Fold
 from driftline.log import Outgoing, Record
 from driftline.schemas import Codec, Event, UsageError, canonical_json, parse_json, to_json_data
-from driftline.schemas.names import ROW
+from driftline.schemas.names import ROW, TIMER_FIRED
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,31 @@ class Row:
         """
         return canonical_json(dict(self.data))
 
+    @property
+    def state(self) -> str | None:
+        """Name of the state that the data names; None where it names none."""
+        state = self.data.get(STATE)
+        return state if isinstance(state, str) else None
+
+    @property
+    def timers(self) -> dict[str, datetime]:
+        """When each timer of the row is due, event time.
+
+        Raises:
+            ValueError: One has no time with a zone.
+        """
+        return {name: _due(name, text) for name, text in self.data.get(TIMERS, {}).items()}
+
+
+@dataclass(frozen=True, slots=True)
+class DueTimer:
+    """A timer that is due."""
+
+    key: bytes
+    name: str
+    row_version: int
+    due_at: datetime
+
 
 class Rows:
     """The rows of one partition. Its owner alone writes them and decides one key at a time: they are never stale."""
@@ -42,6 +69,10 @@ class Rows:
     def __init__(self, fold: Fold | None) -> None:
         self._fold = fold
         self._rows: dict[bytes, Row] = {}
+        self._timers: list[tuple[datetime, bytes, str]] = []
+        """A heap of what may be due; what the row has dropped since is passed over when it comes up."""
+        self._told: set[tuple[bytes, str]] = set()
+        """Timers that were given out as due and whose row has not moved on since."""
 
     def get(self, key: bytes) -> Row | None:
         """The row of a workflow; None before its first event."""
@@ -53,17 +84,48 @@ class Rows:
         Raises:
             UsageError: The fold raised; it names the event.
         """
+        return self.fold_on(self._rows.get(key), event, offset)
+
+    def fold_on(self, row: Row | None, event: Event, offset: int) -> Row | None:
+        """A row with one more event folded in; None where the app keeps no rows.
+
+        Raises:
+            UsageError: The fold raised, or set a timer to no time; it names the event.
+        """
         if self._fold is None:
             return None
-        row = self._rows.get(key)
         data = _apply(self._fold, {} if row is None else row.data, event)
         version = 1 if row is None else row.version + 1
         return Row(data, version, offset, self._fold.version)
 
     def keep(self, key: bytes, row: Row | None) -> None:
         """Make a folded row the workflow's row."""
-        if row is not None:
-            self._rows[key] = row
+        if row is None:
+            return
+        before = self._rows.get(key)
+        self._rows[key] = row
+        if TIMERS in row.data or (before is not None and TIMERS in before.data):
+            self._keep_timers(key, row, before)
+
+    def due(self, until: datetime) -> list[DueTimer]:
+        """Timers that are due by then, earliest first; each once, unless its row moves on and still has it."""
+        found = []
+        while self._timers and self._timers[0][0] <= until:
+            due_at, key, name = heappop(self._timers)
+            row = self._rows.get(key)
+            if row is not None and row.timers.get(name) == due_at and (key, name) not in self._told:
+                self._told.add((key, name))
+                found.append(DueTimer(key, name, row.version, due_at))
+        return found
+
+    def _keep_timers(self, key: bytes, row: Row, before: Row | None) -> None:
+        running = {} if before is None else before.timers
+        timers = row.timers
+        for name in running.keys() | timers.keys():
+            told = (key, name) in self._told
+            self._told.discard((key, name))
+            if name in timers and (told or running.get(name) != timers[name]):
+                heappush(self._timers, (timers[name], key, name))
 
     def items(self) -> Iterable[tuple[bytes, Row]]:
         """Every workflow with its row."""
@@ -77,6 +139,17 @@ class Rows:
         """Whether every row was made by the app's present fold version."""
         return self._fold is None or all(row.fold_version == self._fold.version for row in self._rows.values())
 
+    def upgrade(self) -> None:
+        """Bring rows of earlier versions to the present one; they keep their own version number.
+
+        Raises:
+            UsageError: There is no upgrade from a row's version, or it fails.
+        """
+        for key, row in self._rows.items():
+            if self._fold is not None and row.fold_version != self._fold.version:
+                data = _upgraded(self._fold, row, key)
+                self._rows[key] = Row(data, row.version, row.as_of, self._fold.version)
+
     @classmethod
     def restored(cls, fold: Fold | None, records: Iterable[Record], codec: Codec) -> Rows:
         """The rows of a partition from the records of its state topic, in offset order."""
@@ -89,7 +162,7 @@ class Rows:
                 continue
             value = codec.decode(record.value).value
             row = Row(parse_json(value["data"]), value["version"], value["as_of"], value["fold_version"])
-            rows._rows[record.key] = row
+            rows.keep(record.key, row)
         return rows
 
 
@@ -100,7 +173,7 @@ def row_record(topic: str, partition: int, key: bytes, timestamp_ms: int, row: R
         NotCanonical: The fold made a number or a text that canonical JSON refuses.
     """
     value = {
-        "state": row.data.get("state") if isinstance(row.data.get("state"), str) else None,
+        "state": row.state,
         "version": row.version,
         "as_of": row.as_of,
         "fold_version": row.fold_version,
@@ -113,8 +186,33 @@ def row_record(topic: str, partition: int, key: bytes, timestamp_ms: int, row: R
 def _apply(fold: Fold, data: Mapping[str, Any], event: Event) -> dict[str, Any]:
     try:
         folded: dict[str, Any] = to_json_data(fold.function(data, event))
+        timers = {name: _due(name, text) for name, text in folded.get(TIMERS, {}).items()}
+        if event.record == TIMER_FIRED and timers.get(event.data["timer"]) == event.data["due_at"]:
+            folded[TIMERS] = {name: text for name, text in folded[TIMERS].items() if name != event.data["timer"]}
     except Exception as error:
         raise UsageError(
             f"the fold fails on the {event.type} {event.id} of {event.workflow}: {error!r}", "mend the app's fold"
         ) from error
     return folded
+
+
+def _upgraded(fold: Fold, row: Row, key: bytes) -> dict[str, Any]:
+    upgrade = fold.upgrades.get(row.fold_version)
+    if upgrade is None:
+        raise UsageError(
+            f"the row of {key.decode(errors='replace')} was made by version {row.fold_version}, the app is at "
+            f"{fold.version}, and rows are the truth",
+            f"give Fold(..., upgrades={{{row.fold_version!r}: function}})",
+        )
+    try:
+        data: dict[str, Any] = to_json_data(upgrade(row.data))
+    except Exception as error:
+        raise UsageError(f"the upgrade from row version {row.fold_version} fails: {error!r}", "mend it") from error
+    return data
+
+
+def _due(name: str, text: Any) -> datetime:
+    due = datetime.fromisoformat(text)
+    if due.tzinfo is None:
+        raise ValueError(f"the timer {name} is due at {text}, which has no zone")
+    return due

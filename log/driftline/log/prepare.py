@@ -13,6 +13,8 @@ SHARED_SUBJECTS = (
     (ARTIFACTS, ARTIFACT),
     (ALERTS, "driftline.ReplayCompleted"),
     (ALERTS, "driftline.DivergenceAlert"),
+    (ALERTS, "driftline.EnvironmentDriftAlert"),
+    (ALERTS, "driftline.MigrationAlert"),
 )
 """(topic, record) of what all apps share."""
 

@@ -157,6 +157,7 @@ class FreeReplay:
         self._limits = limits
         self._planned = planned_workflows(history, limits)
         self._sameness = Sameness(subject.contracts)
+        self._until = max(logged.event.time for workflow in history.workflows for logged in workflow.events)
         self._desk = Desk(run_id, proposer, ledger, now, spending or Spending(), limits.calls_max)
         shared = (subject, self._desk, latest_decisions(history), limits.order_seed)
         self._candidate = FreeArm("candidate", *shared, candidate)
@@ -218,7 +219,7 @@ class FreeReplay:
         return WorkflowPair(index, workflow, candidate, incumbent)
 
     async def _result_of(self, workflow: Workflow, arm: FreeArm) -> WorkflowResult:
-        sandbox = Sandbox(self._subject.app, workflow, arm, self._sameness, self._limits.order_seed)
+        sandbox = Sandbox(self._subject.app, workflow, arm, self._sameness, self._limits.order_seed, self._until)
         return compare(self._subject.app, await sandbox.run(), self._sameness)
 
     def _result(self, pairs: Sequence[WorkflowPair]) -> FreeResult:
@@ -252,7 +253,7 @@ class FreeReplay:
             delta=self._limits.delta,
             min_effect=self._limits.min_effect,
             indicators=[name for name in self._subject.indicators if name.startswith(TYPE_PREFIX)],
-            exit_levels=(VERDICT, ACTION) if self._subject.app.fold is None else (VERDICT, ACTION, STATE),
+            exit_levels=(VERDICT, ACTION) if self._subject.app.row_fold is None else (VERDICT, ACTION, STATE),
             locate=self._limits.locate,
         )
         for pair in pairs:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -18,8 +19,9 @@ from driftline.consumers.app import App
 from driftline.consumers.boundary import BoundBoundary
 from driftline.consumers.engine import Input, Outcome
 from driftline.consumers.rows import Rows
+from driftline.consumers.spine import fired, spine_of
 from driftline.replay.segment import LoggedDecision
-from driftline.replay.workflows import LoggedEvent, Workflow, fold_in
+from driftline.replay.workflows import LoggedEvent, Workflow, settle_in, take_in
 from driftline.schemas import (
     ContractError,
     Contracts,
@@ -31,7 +33,7 @@ from driftline.schemas import (
     content_hash,
     to_json_data,
 )
-from driftline.schemas.names import ESCALATED
+from driftline.schemas.names import ESCALATED, TIMER_FIRED
 
 AT_ONCE_MAX = 100
 """Events of one sandbox that have no place on the log; more of them is a candidate that feeds itself."""
@@ -125,16 +127,29 @@ class Sandbox:
     """One workflow, one arm; run once.
 
     1. Facts from outside are fed as they lie on the log; one whose cause did not happen here, or happened
-    otherwise, is withheld. 2. Each event is folded into the row. 3. Where a boundary decides its type, the arm
+    otherwise, is withheld. 2. The spine takes each event into the row. 3. Where a boundary decides its type, the arm
     decides it. 4. What that commits is fed where the log has the event of its id, else at once. An event that the
-    log passed over is passed over when it is the same.
+    log passed over is passed over when it is the same. 5. Timers are the row's own: one fires before the first fact
+    that comes after it is due, and those still running fire up to `until`.
     """
 
-    def __init__(self, app: App, workflow: Workflow, arm: Decides, sameness: Sameness, seed: int = 0) -> None:
+    def __init__(
+        self,
+        app: App,
+        workflow: Workflow,
+        arm: Decides,
+        sameness: Sameness,
+        seed: int = 0,
+        until: datetime | None = None,
+    ) -> None:
         self._app, self._workflow, self._arm, self._sameness, self._seed = app, workflow, arm, sameness, seed
+        self._spine = spine_of(app)
+        self._until = until
         self._key = workflow.name.encode()
-        self._rows = Rows(app.fold)
+        self._rows = Rows(app.row_fold)
         self._logged = {logged.event.id: logged.event for logged in workflow.events}
+        self._timers = {logged.event.id: logged for logged in workflow.events if logged.event.record == TIMER_FIRED}
+        """Timers that fired on the log: what the sandbox's own lead to is held against what was decided then."""
         self._places = Counter(logged.event.id for logged in workflow.events if logged.committed)
         """Places on the log that are still to come, by event id."""
         self._waiting: dict[str, deque[Event]] = {}
@@ -152,7 +167,10 @@ class Sandbox:
         ended = None
         try:
             for logged in self._workflow.events:
+                await self._fire_until(logged.event.time)
                 await self._come_to(logged)
+            if self._until is not None:
+                await self._fire_until(self._until)
         except EndedEarly as early:
             ended = early.why
         row = self._rows.get(self._key)
@@ -166,7 +184,16 @@ class Sandbox:
             ended,
         )
 
+    async def _fire_until(self, time: datetime) -> None:
+        """Let the row's timers fire; one may start another."""
+        while due := self._rows.due(time):
+            for timer in due:
+                event = fired(self._app, timer)
+                await self._feed(event, self._timers.get(event.id))
+
     async def _come_to(self, logged: LoggedEvent) -> None:
+        if logged.event.record == TIMER_FIRED:
+            return
         if logged.committed:
             self._places[logged.event.id] -= 1
             waiting = self._waiting.get(logged.event.id)
@@ -200,21 +227,31 @@ class Sandbox:
         at = self._at(event, place)
         bound = self._app.by_stream.get(event.type)
         logged = None if place is None or bound is None else _of_boundary(bound, place.decision)
-        if not fold_in(self._rows, self._key, event, at.offset) or bound is None:
+        taken = take_in(self._spine, self._rows, self._key, event, at.offset)
+        if taken is None:
+            return
+        for emitted in taken.emitted:
+            await self._commit(as_read(emitted, self._app.contracts))
+        if bound is None or not taken.decides:
             return
         outcome = await self._decide(event, at, self._arm.bound(bound, logged), logged)
         if outcome is not None:
             self._decisions.append(SandboxDecision(logged, outcome))
-            for emitted in outcome.emitted:
-                await self._commit(as_read(emitted, self._app.contracts))
+            committed = [as_read(emitted, self._app.contracts) for emitted in outcome.emitted]
+            settle_in(self._spine, self._rows, self._key, committed, at.offset)
+            for emitted in committed:
+                await self._commit(emitted)
 
     async def _decide(
         self, event: Event, at: InputCoordinates, bound: BoundBoundary, logged: LoggedDecision | None
     ) -> Outcome | None:
-        """None where the context cannot be recorded: the runtime puts such an input onto the dead topic."""
+        """None where nothing may follow, or the context cannot be recorded (the runtime calls such an input dead)."""
         row = self._rows.get(self._key)
+        legal = self._spine.legal(row, bound.boundary.proposes)
+        if legal is not None and not legal:
+            return None
         data, version = ({}, None) if row is None else (row.data, row.version)
-        given = Input(self._app.name, bound, event, at, data, version, self._seed)
+        given = Input(self._app.name, bound, event, at, data, version, self._seed, legal)
         try:
             _ = given.context_json
         except NotCanonical:

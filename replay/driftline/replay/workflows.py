@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from driftline.consumers.app import App
 from driftline.consumers.rows import Rows
+from driftline.consumers.spine import SPINE, TIMER, Spine, Taken, spine_of
 from driftline.detectors import planned_order
 from driftline.log import Coordinates, LogReader, Record, to_event
 from driftline.replay.segment import LoggedDecision, Selection, decision_of
@@ -143,38 +144,48 @@ def build_history(
 
 
 def is_committed(app: str, source: str) -> bool:
-    """Whether a source is a boundary of the app; an effector reports on the world outside."""
-    return source.startswith(f"driftline:{app}/") and not source.startswith(f"driftline:{app}/effector/")
+    """Whether a source is a boundary of the app, or its spine; effectors and timers report on the world outside."""
+    own = f"driftline:{app}/"
+    return source.startswith(own) and not source.startswith((f"{own}effector/", f"{own}{TIMER}"))
 
 
 def history_row(app: App, workflow: Workflow) -> str | None:
-    """What today's fold makes of a workflow's history, as canonical JSON; None where the app keeps no rows.
+    """What today's spine makes of a workflow's history, as canonical JSON; None where the app keeps no rows.
 
     Raises:
         UsageError: The fold fails on an event; it names it.
     """
-    rows = Rows(app.fold)
-    key = workflow.name.encode()
+    spine, rows, key = spine_of(app), Rows(app.row_fold), workflow.name.encode()
+    caused: dict[str | None, list[Event]] = {}
     for logged in workflow.events:
-        if not logged.passed_over:
-            fold_in(rows, key, logged.event, logged.at.offset)
+        if logged.committed and logged.event.source != f"driftline:{app.name}/{SPINE}":
+            caused.setdefault(logged.event.causation_id, []).append(logged.event)
+    for logged in workflow.events:
+        if not logged.passed_over and take_in(spine, rows, key, logged.event, logged.at.offset) is not None:
+            settle_in(spine, rows, key, caused.get(logged.event.id, ()), logged.at.offset)
     row = rows.get(key)
     return None if row is None else row.json
 
 
-def fold_in(rows: Rows, key: bytes, event: Event, offset: int) -> bool:
-    """Fold an event in and keep the row; False where canonical JSON refuses what the fold makes, as on the log.
+def take_in(spine: Spine, rows: Rows, key: bytes, event: Event, offset: int) -> Taken | None:
+    """Let the spine take an event and keep the row; None where canonical JSON refuses the row, as on the log.
 
     Raises:
         UsageError: The fold fails on the event.
     """
-    row = rows.fold(key, event, offset)
+    taken = spine.take(rows, key, event, offset)
     try:
-        _ = None if row is None else row.json
+        _ = None if taken.row is None else taken.row.json
     except NotCanonical:
-        return False
-    rows.keep(key, row)
-    return True
+        return None
+    if taken.moved:
+        rows.keep(key, taken.row)
+    return taken
+
+
+def settle_in(spine: Spine, rows: Rows, key: bytes, committed: Sequence[Event], offset: int) -> None:
+    """Keep the row after what is committed with an event."""
+    rows.keep(key, spine.settle(rows, rows.get(key), committed, offset))
 
 
 class _Chosen:
@@ -232,7 +243,8 @@ def _logged(
     app: App, at: Coordinates, event: Event, decided: Mapping[tuple[int, int], LoggedDecision]
 ) -> LoggedEvent:
     decision = decided.get((at.partition, at.offset))
-    passed_over = decision is None and event.type in app.by_stream
+    # A state machine passes over what its row does not allow; its event is in the row all the same.
+    passed_over = decision is None and event.type in app.by_stream and app.machine is None
     return LoggedEvent(at, event, is_committed(app.name, event.source), decision, passed_over)
 
 

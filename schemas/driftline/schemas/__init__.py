@@ -1,6 +1,16 @@
 """Contracts: what is on the log, its wire format, and the registry that holds its schemas."""
 
-from driftline.schemas.alerts import Alert, ArmRef, DivergenceAlert, ReplayCompleted, StratumChange
+from driftline.schemas.alerts import (
+    Alert,
+    ArmRef,
+    DivergenceAlert,
+    EnvironmentDriftAlert,
+    MigrationAlert,
+    MigrationPredicate,
+    MigrationRun,
+    ReplayCompleted,
+    StratumChange,
+)
 from driftline.schemas.canonical import canonical_json, content_hash, parse_json, to_json_data
 from driftline.schemas.cloudevents import Envelope, Event
 from driftline.schemas.contracts import Contract, Contracts
@@ -37,10 +47,14 @@ __all__ = [
     "DivergenceAlert",
     "DriftlineError",
     "Envelope",
+    "EnvironmentDriftAlert",
     "EnvironmentUnreachable",
     "Event",
     "InputCoordinates",
     "KafkaUnreachable",
+    "MigrationAlert",
+    "MigrationPredicate",
+    "MigrationRun",
     "NotCanonical",
     "Read",
     "Registry",

@@ -119,5 +119,125 @@ class DivergenceAlert(Logged):
     """UTC, milliseconds."""
 
 
-Alert = Annotated[ReplayCompleted | DivergenceAlert, Field(discriminator="kind")]
+class EnvironmentDriftAlert(Logged):
+    """The incumbent of today decides otherwise than was logged: verifier, harness or provider moved.
+
+    It says nothing about any candidate, either way.
+    """
+
+    kind: Literal["EnvironmentDriftAlert"] = "EnvironmentDriftAlert"
+    """Discriminates the alert; the Avro record name on the wire."""
+    run_id: str
+    """Id of the run that raised it."""
+    app: str
+    """App name."""
+    baseline: ArmRef
+    """What was logged, judged by the verifier of today."""
+    incumbent: ArmRef
+    """The same model and prompt, asked again."""
+    alpha: float
+    """Bound on the probability of a false alarm."""
+    e_value: float
+    """Global evidence against no drift."""
+    paid_calls: int
+    """Calls that the evidence cost."""
+    change: float
+    """Net change of the acceptance rate over all strata."""
+    interval_lo: float
+    """Lower end of its confidence sequence at the stop."""
+    interval_hi: float
+    """Upper end of it."""
+    named: tuple[StratumChange, ...]
+    """Strata that e-BH names; may be empty when the drift is diffuse."""
+    examples: tuple[str, ...]
+    """Coordinates of decisions that came out differently, as `topic[partition]@offset`."""
+    raised_at: UtcMillis
+    """UTC, milliseconds."""
+
+
+class MigrationRun(Logged):
+    """One confirmed divergence that migration advice rests on."""
+
+    run_id: str
+    """Id of the run; its folder has that name."""
+    incumbent: str
+    """`provider/name` of the model in place, asked afresh in this run."""
+    candidate: str
+    """`provider/name` of what was tried."""
+    level: str
+    """`verdict` or `state`: the level whose interval clears delta."""
+    against: str
+    """`incumbent`, asked afresh, or `log`: what the effect is held against."""
+    effect: float
+    """Mean paired change at that level, in [-1, 1]."""
+    interval_lo: float
+    """Lower end of its confidence sequence."""
+    interval_hi: float
+    """Upper end of it."""
+    confidence: float
+    """Confidence of the interval, in (0, 1)."""
+    delta: float
+    """Half-width of the equivalence region that the interval clears."""
+    diagnosis_e_value: float
+    """Evidence that the candidate fails what the incumbent passes, both asked afresh on the failing batch."""
+    first_event_time: UtcMillis
+    """Event time of the earliest decision replayed."""
+    last_event_time: UtcMillis
+    """Event time of the latest."""
+    offsets: tuple[str, ...]
+    """The decisions replayed, as `topic[partition]@first-last`, a partition each."""
+
+
+class MigrationPredicate(Logged):
+    """One property of the workflows, measured on the log, that only a state row answers."""
+
+    name: str
+    """`pauses`, `state_not_reconstructible` or `world_moves_on`."""
+    measure: float
+    """Share of workflows that have the property, in [0, 1]."""
+    interval_lo: float
+    """Lower end of its 95 % interval."""
+    interval_hi: float
+    """Upper end of it."""
+    threshold: float
+    """The property holds where the lower end is above this."""
+    workflows: int
+    """Workflows that were looked at."""
+    examples: tuple[str, ...]
+    """Coordinates of records that show it, as `topic[partition]@offset`."""
+
+
+class MigrationAlert(Logged):
+    """The workflow should move its spine from P3, the log, to P5, a versioned row.
+
+    Divergence is confirmed and recurs, and the log shows the three properties of such a workflow.
+    """
+
+    kind: Literal["MigrationAlert"] = "MigrationAlert"
+    """Discriminates the alert; the Avro record name on the wire."""
+    run_id: str
+    """Id of the advice: a hash of the app, the runs that it rests on and why it recurs; these raise one alert."""
+    app: str
+    """App name."""
+    boundaries: tuple[str, ...]
+    """The boundaries that decide in these workflows."""
+    streams: tuple[str, ...]
+    """Event types of these workflows."""
+    recurs_by: str
+    """`windows`, `candidates` or `end_date`: why it will happen again."""
+    incumbent_ends_at: UtcMillis | None
+    """When the provider takes the incumbent away; null where nobody said."""
+    runs: tuple[MigrationRun, ...]
+    """The confirmed divergences, oldest segment first."""
+    predicates: tuple[MigrationPredicate, ...]
+    """The three measured properties."""
+    advice: str
+    """What to do, in one sentence."""
+    raised_at: UtcMillis
+    """UTC, milliseconds."""
+
+
+Alert = Annotated[
+    ReplayCompleted | DivergenceAlert | EnvironmentDriftAlert | MigrationAlert, Field(discriminator="kind")
+]
 """Any alert."""

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import rfc8785
+from pydantic_core import from_json
 
 from driftline.schemas.errors import NotCanonical
 from driftline.schemas.times import format_time
@@ -22,6 +23,10 @@ _LONG_NUMBER = re.compile("[0-9]{16}")
 _PLAIN = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False)
 _PLAIN_FLOAT_MIN, _PLAIN_FLOAT_MAX = 1e-4, 1e15
 """Between them neither Python nor ECMAScript writes an exponent, and both write the shortest digits."""
+_SHORT_INTEGER_CHARACTERS_MAX, _SHORT_FLOAT_CHARACTERS_MAX = 15, 17
+"""A number written with so few, and no exponent, is below 10^15."""
+_SHALLOW_BRACKETS_MAX = 50
+"""A text with so few is nested nowhere near as deep as the interpreter's stack."""
 HASH_HEX_DIGITS = 32
 """128 bits of SHA-256: no accident makes two contents collide, and a row stays short."""
 
@@ -114,6 +119,33 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
+def parse_canonical(text: str) -> Any:
+    """As `parse_json`, of a text whose value has a canonical form too.
+
+    Raises:
+        ValueError: As `parse_json`.
+        NotCanonical: As `canonical_json`.
+    """
+    if text.isascii() and "\\u" not in text and text.count("{") + text.count("[") <= _SHALLOW_BRACKETS_MAX:
+        try:
+            value, end = _STRICT_AND_SHORT.raw_decode(text)
+            if end == len(text):
+                return value
+        except ValueError:
+            pass  # told below
+    value = parse_json(text)
+    require_canonical(value)
+    return value
+
+
+def read_json(text: str) -> Any:
+    """As `json.loads`, in less than half the time: for what driftline itself has written."""
+    try:
+        return from_json(text, cache_strings="keys")
+    except ValueError:  # a lone surrogate, or nested deeper than 200
+        return json.loads(text)
+
+
 def to_json_data(value: Any) -> Any:
     """An Avro datum as JSON data: times as RFC 3339 text, other logical types as text, bytes as base64.
 
@@ -160,4 +192,26 @@ def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+class _LongNumber(ValueError):
+    """A number that has to be looked at before it is known to have a canonical form."""
+
+
+def _short_integer(text: str) -> int:
+    if len(text) > _SHORT_INTEGER_CHARACTERS_MAX:
+        raise _LongNumber
+    return int(text)
+
+
+def _short_float(text: str) -> float:
+    if len(text) > _SHORT_FLOAT_CHARACTERS_MAX or "e" in text or "E" in text:
+        raise _LongNumber
+    return float(text)
+
+
 _STRICT = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_refuse_duplicates)
+_STRICT_AND_SHORT = json.JSONDecoder(
+    parse_constant=_refuse_constant,
+    object_pairs_hook=_refuse_duplicates,
+    parse_int=_short_integer,
+    parse_float=_short_float,
+)

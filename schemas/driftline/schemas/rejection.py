@@ -31,6 +31,10 @@ class RejectionCode(StrEnum):
     """The same proposal came again after it had been rejected."""
     BUDGET_EXCEEDED = "budget_exceeded"
     """The decision has spent what it may spend."""
+    ILLEGAL_TRANSITION = "illegal_transition"
+    """The state machine has no such transition out of the row's state."""
+    STALE_VERSION = "stale_version"
+    """The row has moved on from the version that was expected."""
 
 
 class Rejection(Logged):

@@ -8,18 +8,15 @@ Field attributes that driftline reads in an `.avsc` (Avro allows any):
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from driftline.schemas.comparing import Comparators, check_comparator
 from driftline.schemas.contracts import Contract
 from driftline.schemas.errors import ContractError
-from driftline.schemas.fields import escape_surrogates
+from driftline.schemas.fitting import fits_of, primitive_of
 from driftline.schemas.rejection import Rejection, RejectionCode
 
-INT_BITS = {"int": 32, "long": 64}
-FLOAT_MAX = {"float": 3.4028234663852886e38, "double": sys.float_info.max}
 _JSON_TYPES = {
     "boolean": "boolean",
     "int": "integer",
@@ -42,6 +39,7 @@ class Shape:
         self._named: dict[str, Any] = {}
         self._json_schema = self._to_json_schema(contract.parsed, contract.name)
         self._comparators = Comparators(contract.parsed)
+        self._fits = fits_of(contract.parsed, self._named)
 
     def json_schema(self) -> dict[str, Any]:
         """JSON Schema of the payload: closed objects with every field required, as strict structured output asks.
@@ -61,7 +59,7 @@ class Shape:
         Unknown fields are refused, and no type is coerced but an integer where a double is asked. What fits can be
         encoded.
         """
-        return list(self._check(self.contract.parsed, payload, at))
+        return [] if self._fits(payload) else list(self._check(self.contract.parsed, payload, at))
 
     def _check(self, schema: Any, value: Any, at: str) -> Iterator[Rejection]:
         if isinstance(schema, list):
@@ -79,7 +77,7 @@ class Shape:
         return self._check(schema["type"], value, at) if check is None else check(schema, value, at)
 
     def _check_primitive(self, kind: str, value: Any, at: str) -> Iterator[Rejection]:
-        if not _fits_primitive(kind, value):
+        if not primitive_of(kind)(value):
             yield self._reject(at, kind, value)
 
     def _check_enum(self, schema: Mapping[str, Any], value: Any, at: str) -> Iterator[Rejection]:
@@ -112,7 +110,7 @@ class Shape:
             yield self._reject(at, "an object", value)
             return
         for name, item in value.items():
-            if _fits_primitive("string", name):
+            if primitive_of("string")(name):
                 yield from self._check(schema["values"], item, f"{at}/{_escape(name)}")
             else:
                 yield self._reject(f"{at}/{_escape(name)}", "a string as key", name)
@@ -188,21 +186,6 @@ def _check_scale(field: Mapping[str, Any], where: str) -> None:
         case [int() | float() as low, int() | float() as high] if low < high:
             return
     raise ContractError(f"{where}.{field['name']}: scale is not [lo, hi] with lo < hi", "for example [0, 100]")
-
-
-def _fits_primitive(kind: str, value: Any) -> bool:
-    if kind == "null":
-        return value is None
-    if kind == "boolean":
-        return isinstance(value, bool)
-    if kind == "string":
-        return isinstance(value, str) and escape_surrogates(value) == value
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    if kind in INT_BITS:
-        bound = 1 << (INT_BITS[kind] - 1)
-        return isinstance(value, int) and -bound <= value < bound
-    return abs(value) <= FLOAT_MAX[kind]  # Integers of any length compare, and NaN never does.
 
 
 def _escape(name: Any) -> str:

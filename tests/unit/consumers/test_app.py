@@ -12,6 +12,7 @@ from driftline.consumers import App, load_app
 from driftline.consumers.boundary import BoundBoundary
 from driftline.examples.renewals.app import app as renewals
 from driftline.schemas import ContractError, UnknownApp, UsageError
+from driftline.schemas.names import SPINE_RECORDS
 
 Bind = Callable[..., BoundBoundary]
 
@@ -111,5 +112,5 @@ def test_a_module_that_fails_is_one_line(module: Callable[[str], str], code: str
 def test_the_example_writes_what_it_declares() -> None:
     records = [record for topic, record in renewals.subjects() if topic == "renewals.events"]
     assert records[0] == "driftline.renewals.RenewalDue"
-    assert records[-1] == "driftline.Escalated"
+    assert records[-6:] == ["driftline.Escalated", *SPINE_RECORDS]
     assert {record for _, record in renewals.subjects()} <= set(renewals.contracts)

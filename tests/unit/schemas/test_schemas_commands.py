@@ -16,6 +16,8 @@ ID = {"name": "id", "type": "string", "doc": "Order number."}
 TIER = {"name": "tier", "type": "string", "default": "basic"}
 VAT = {"name": "vat", "type": "int"}
 OWN = len(Contracts.load())
+PADDED = "shop.Order".ljust(max(map(len, Contracts.load())))
+"""As wide as the longest name of the list."""
 SUBJECT = "shop.events-shop.Order"
 
 
@@ -61,7 +63,7 @@ def test_check_names_the_field_of_a_break_and_ends_with_2(tmp_path: Path) -> Non
     result = run("check", "--schemas", write(tmp_path / "s", record(ID), record(ID, VAT)))
     assert result.exit_code == 2
     assert result.output.splitlines()[-2:] == [
-        "breaks  shop.Order                 2 versions",
+        f"breaks  {PADDED}  2 versions",
         "        shop.Order: version 2 cannot read version 1: field vat: it was not written and has no default",
     ]
 
@@ -98,7 +100,7 @@ def test_check_against_a_registry_names_what_is_not_beside_the_code(
     result = run("check", "--registry", url, "--schemas", write(tmp_path / "s", record(ID)))
     assert result.exit_code == 2
     assert [line.strip() for line in result.output.splitlines()[-4:]] == [
-        "breaks  shop.Order                 1 version",
+        f"breaks  {PADDED}  1 version",
         f"registry: {SUBJECT}: its latest is not the packaged version",
         f"registry: {SUBJECT}: version 2 is not beside the code",
         f"shop.Order: {SUBJECT} 2 cannot read version 1: field vat: it was not written and has no default",

@@ -1,0 +1,111 @@
+"""A state machine over rows: the fold that it makes, the verifier that it is, and how it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from driftline.consumers.fold import STATE, TIMERS, FoldFunction
+from driftline.consumers.judging import Case, Proposal
+from driftline.consumers.machine import TIMER_PREFIX, Machine
+from driftline.schemas import Event, Rejection, RejectionCode, canonical_json
+from driftline.schemas.names import TIMER_FIRED, TRANSITION_ACCEPTED
+
+LEGAL, ROW, ROW_VERSION = "legal", "row", "row_version"
+"""Names in a context: the records that the row's state allows, the row's data, its version."""
+RULE_ID = "state-machine"
+
+
+def state_of(machine: Machine, data: Mapping[str, Any]) -> str:
+    """The state that a row's data names; the initial one where they name none."""
+    return str(data.get(STATE, machine.initial))
+
+
+def trigger_of(event: Event) -> str:
+    """What an event is to a state machine: its record, the timer that fired, or what was asked for and accepted."""
+    if event.record == TIMER_FIRED:
+        return TIMER_PREFIX + str(event.data["timer"])
+    return str(event.data["transition"]) if event.record == TRANSITION_ACCEPTED else event.record
+
+
+def machine_fold(machine: Machine, inner: FoldFunction | None) -> FoldFunction:
+    """The fold of rows that a state machine moves.
+
+    `inner` folds the data; state and timers are the machine's whatever it says. An event that leads nowhere from the
+    row's state leaves the state as it is: facts from outside have happened, and cannot be refused.
+    """
+
+    def fold(data: Mapping[str, Any], event: Event) -> Mapping[str, Any]:
+        state = state_of(machine, data)
+        target = machine.target(state, trigger_of(event))
+        folded = dict(data if inner is None else inner(data, event))
+        moved = STATE not in data or target not in (None, state)
+        timers = _begun(machine, target or state, event) if moved else dict(data.get(TIMERS, {}))
+        folded |= {STATE: target or state, TIMERS: timers}
+        if not timers:
+            del folded[TIMERS]
+        return folded
+
+    return fold
+
+
+def _begun(machine: Machine, state: str, event: Event) -> dict[str, str]:
+    return {timer.name: (event.time + timer.after).isoformat() for timer in machine.timers_by_state[state]}
+
+
+@dataclass(frozen=True)
+class StateVerifier:
+    """Refuses what the row's state does not allow. The row is in the context, so that a replay refuses alike."""
+
+    machine: Machine
+
+    @property
+    def version(self) -> str:
+        """Hash of the transition table."""
+        return self.machine.hash
+
+    def verify(self, proposal: Proposal, case: Case) -> Sequence[Rejection]:
+        """One rejection with the row in it where the proposed record leads nowhere from the row's state."""
+        data = case.context[ROW]
+        state = state_of(self.machine, data)
+        if self.machine.target(state, proposal.type) is not None:
+            return ()
+        version, legal = case.context.get(ROW_VERSION) or 0, case.context.get(LEGAL)
+        return (illegal(self.machine, state, version, proposal.type, legal or [], data),)
+
+
+def illegal(
+    machine: Machine,
+    state: str,
+    version: int,
+    trigger: str,
+    legal: Sequence[str],
+    data: Mapping[str, Any] | None = None,
+) -> Rejection:
+    """The rejection of a transition that the state does not allow."""
+    row = {"state": state, "version": version, **({} if data is None else {"data": dict(data)})}
+    return Rejection(
+        code=RejectionCode.ILLEGAL_TRANSITION,
+        path="/type",
+        expected=" or ".join(legal) or "nothing: the state is terminal",
+        actual=canonical_json({"proposed": trigger, "row": row}),
+        rule_id=RULE_ID,
+        rule_version=machine.version,
+        retryable=True,
+        message=f"{trigger} leads nowhere from the state {state}",
+    )
+
+
+def stale(expected: int, version: int) -> Rejection:
+    """The rejection of a request that was made of another version of the row."""
+    return Rejection(
+        code=RejectionCode.STALE_VERSION,
+        path="/expected_version",
+        expected=str(expected),
+        actual=str(version),
+        rule_id=RULE_ID,
+        rule_version="1",
+        retryable=True,
+        message=f"the row is at version {version}: look at it and ask again",
+    )

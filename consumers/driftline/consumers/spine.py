@@ -1,0 +1,206 @@
+"""The two spines: what an input does to its workflow's row before a boundary decides it, and what a commit does.
+
+`event-log` (P3): the row is a cache of the fold. What a boundary commits reaches it when its turn on the log comes.
+`state-machine` (P5): the row is the truth. What a boundary commits is in it in the same transaction, and what others
+ask for is compared with its version and set, or refused with the row in the refusal (compare-and-swap).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from driftline.consumers.app import App
+from driftline.consumers.machine import TIMER_PREFIX
+from driftline.consumers.machine_rows import illegal, stale, state_of
+from driftline.consumers.rows import DueTimer, Row, Rows
+from driftline.schemas import Event, Rejection, canonical_json
+from driftline.schemas.ids import derive_id
+from driftline.schemas.names import (
+    CLOCK_TICKED,
+    TIMER_FIRED,
+    TRANSITION_ACCEPTED,
+    TRANSITION_REJECTED,
+    TRANSITION_REQUESTED,
+)
+
+SPINE, TIMER = "spine", "timer"
+"""In the source of what the spine itself commits and of what its timers tell, where a boundary's name stands else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What an input does before anything is decided."""
+
+    row: Row | None
+    """The workflow's row with the input in it; None where there is none."""
+    moved: bool
+    """Whether the row is another than before, and to be written."""
+    decides: bool = True
+    """Whether a boundary may decide the input."""
+    emitted: tuple[Event, ...] = ()
+    """What the spine commits because of it."""
+
+
+class Spine(Protocol):
+    """What happens to rows. Equal inputs give equal results: a sandbox and the runtime drive the same code."""
+
+    def take(self, rows: Rows, key: bytes, event: Event, offset: int) -> Taken:
+        """What an input does; nothing is kept yet."""
+
+    def settle(self, rows: Rows, row: Row | None, committed: Sequence[Event], offset: int) -> Row | None:
+        """The row after what a boundary commits with it."""
+
+    def legal(self, row: Row | None, proposes: Sequence[str]) -> list[str] | None:
+        """Which of the proposed records the row's state allows; None where there is no such rule."""
+
+
+def spine_of(app: App) -> Spine:
+    """The spine that an app says it has."""
+    return EventLog(app) if app.machine is None else StateMachine(app)
+
+
+class EventLog:
+    """P3. Timers are those that the fold sets."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+
+    def take(self, rows: Rows, key: bytes, event: Event, offset: int) -> Taken:
+        """Fold the event in; a tick makes timers fire, a timer whose row has moved on is void.
+
+        Raises:
+            UsageError: The fold raised; it names the event.
+        """
+        special = _clock(self._app, rows, key, event)
+        if special is not None:
+            return special
+        row = rows.fold(key, event, offset)
+        return Taken(row, row is not None)
+
+    def settle(self, rows: Rows, row: Row | None, committed: Sequence[Event], offset: int) -> Row | None:
+        """The row as it is: what is committed is folded in when it is read."""
+        return row
+
+    def legal(self, row: Row | None, proposes: Sequence[str]) -> list[str] | None:
+        """None: any record may follow any."""
+        return None
+
+
+class StateMachine:
+    """P5."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._own = {_source(app, boundary.name) for boundary in app.boundaries} | {_source(app, SPINE)}
+
+    def take(self, rows: Rows, key: bytes, event: Event, offset: int) -> Taken:
+        """Let a fact move the row; answer who asks for a transition; pass over what is in the row already.
+
+        Raises:
+            UsageError: The app's fold raised; it names the event.
+        """
+        special = _clock(self._app, rows, key, event)
+        if special is not None:
+            return special
+        before = rows.get(key)
+        if event.source in self._own:
+            return Taken(before, moved=False)
+        if event.record == TRANSITION_REQUESTED:
+            return self._requested(rows, before, event, offset)
+        return Taken(rows.fold(key, event, offset), moved=True)
+
+    def settle(self, rows: Rows, row: Row | None, committed: Sequence[Event], offset: int) -> Row | None:
+        """The row with everything in it that is committed with it."""
+        for event in committed:
+            row = rows.fold_on(row, event, offset)
+        return row
+
+    def legal(self, row: Row | None, proposes: Sequence[str]) -> list[str] | None:
+        """Those that lead out of the row's state."""
+        machine = self._app.require_machine()
+        return machine.legal(state_of(machine, {} if row is None else row.data), proposes)
+
+    def _requested(self, rows: Rows, row: Row | None, event: Event, offset: int) -> Taken:
+        refused = self._refusal(row, event)
+        if refused is not None:
+            return Taken(row, moved=False, decides=False, emitted=(self._rejected(row, event, refused),))
+        machine = self._app.require_machine()
+        before = state_of(machine, {} if row is None else row.data)
+        after = machine.target(before, event.data["transition"])
+        data = {
+            "request_id": event.id,
+            **{name: event.data[name] for name in ("transition", "by", "reason")},
+            "state_before": before,
+            "state_after": after,
+            "version_after": event.data["expected_version"] + 1,
+        }
+        accepted = _answer(self._app, event, TRANSITION_ACCEPTED, data)
+        return Taken(rows.fold_on(row, accepted, offset), moved=True, decides=False, emitted=(accepted,))
+
+    def _refusal(self, row: Row | None, event: Event) -> Rejection | None:
+        version = 0 if row is None else row.version
+        if version != event.data["expected_version"]:
+            return stale(event.data["expected_version"], version)
+        machine = self._app.require_machine()
+        state = state_of(machine, {} if row is None else row.data)
+        if machine.target(state, event.data["transition"]) is None:
+            return illegal(machine, state, version, event.data["transition"], machine.legal(state))
+        return None
+
+    def _rejected(self, row: Row | None, event: Event, refused: Rejection) -> Event:
+        data = {
+            "request_id": event.id,
+            **{name: event.data[name] for name in ("transition", "by")},
+            "rejection": canonical_json(refused.model_dump()),
+            "state": None if row is None else row.state,
+            "version": 0 if row is None else row.version,
+            "row": "{}" if row is None else row.json,
+        }
+        return _answer(self._app, event, TRANSITION_REJECTED, data)
+
+
+def _clock(app: App, rows: Rows, key: bytes, event: Event) -> Taken | None:
+    """What time does to rows, in both spines alike; None for any other event."""
+    if event.record == CLOCK_TICKED:
+        due = rows.due(event.data["ticked_at"])
+        return Taken(None, moved=False, decides=False, emitted=tuple(fired(app, timer, event) for timer in due))
+    row = rows.get(key)
+    if event.record == TIMER_FIRED and (row is None or row.version != event.data["row_version"]):
+        return Taken(row, moved=False, decides=False)
+    return None
+
+
+def fired(app: App, timer: DueTimer, tick: Event | None = None) -> Event:
+    """The event of a timer that is due; its id is one for a timer and a row version, whoever finds it due."""
+    workflow = timer.key.decode()
+    return Event(
+        id=derive_id(app.name, workflow, timer.name, str(timer.row_version)),
+        type=TIMER_PREFIX + timer.name,
+        source=_source(app, TIMER),
+        workflow=workflow,
+        time=timer.due_at,
+        record=TIMER_FIRED,
+        data={"timer": timer.name, "row_version": timer.row_version, "due_at": timer.due_at},
+        causation_id=None if tick is None else tick.id,
+        traceparent=None if tick is None else tick.traceparent,
+    )
+
+
+def _answer(app: App, asked: Event, record: str, data: dict[str, object]) -> Event:
+    return Event(
+        id=derive_id(app.name, SPINE, asked.id, record),
+        type=record,
+        source=_source(app, SPINE),
+        workflow=asked.workflow,
+        time=asked.time,
+        record=record,
+        data=data,
+        causation_id=asked.id,
+        traceparent=asked.traceparent,
+    )
+
+
+def _source(app: App, name: str) -> str:
+    return f"driftline:{app.name}/{name}"
