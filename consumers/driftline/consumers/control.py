@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -21,13 +22,19 @@ from driftline.log import AppTopics, Coordinates, LogReader, Outgoing, Record, S
 from driftline.log.tail import TopicTail
 from driftline.schemas import BadInput, Codec, Envelope, Undecodable, UsageError, canonical_json, parse_json
 from driftline.schemas.cloudevents import epoch_ms, to_headers
-from driftline.schemas.control import KILL, THROTTLE, ControlSetting, Kill, Throttle
+from driftline.schemas.control import KILL, SPINE, THROTTLE, ControlSetting, Kill, SpineCut, Throttle
 from driftline.schemas.names import CONTROL_SETTING
 
 _log = logging.getLogger("driftline.control")
 
-_VALUES: Mapping[str, type[Kill | Throttle]] = {KILL: Kill, THROTTLE: Throttle}
-_RESTATE = {KILL: "`driftline kill {0}` or `driftline resume {0}`", THROTTLE: "`driftline throttle {0}`"}
+Value = Kill | Throttle | SpineCut
+
+_VALUES: Mapping[str, type[Value]] = {KILL: Kill, THROTTLE: Throttle, SPINE: SpineCut}
+_RESTATE = {
+    KILL: "`driftline kill {0}` or `driftline resume {0}`",
+    THROTTLE: "`driftline throttle {0}`",
+    SPINE: "`driftline migrate cut-over {0}`",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,8 @@ class ControlState:
     """Decisions that one process may begin in a minute; None is no limit."""
     in_flight_max: int | None = None
     """Decisions that one process may have begun and not ended; None is no limit."""
+    spine: SpineCut | None = None
+    """Which spine the log has; None where nothing said so, and it is the event log."""
     offset: int | None = None
     """Of the last control record that was applied; None when there is none."""
 
@@ -83,7 +92,8 @@ class Controls:
             return
         self._unreadable.pop(record.key, None)
         self.in_force[setting.setting] = InForce(setting, record.at)
-        self.state = replace(self.state, **value.model_dump(), offset=record.at.offset)
+        said: dict[str, Any] = {"spine": value} if isinstance(value, SpineCut) else value.model_dump()
+        self.state = replace(self.state, **said, offset=record.at.offset)
 
     def require_known(self) -> None:
         """Prove that no setting is hidden: compaction drops the readable record below an unreadable one.
@@ -183,9 +193,9 @@ def read_controls(reader: LogReader, topics: AppTopics, codec: Codec) -> Control
     return controls
 
 
-def make_setting(value: Kill | Throttle, reason: str, by: str, at: datetime) -> ControlSetting:
+def make_setting(value: Value, reason: str, by: str, at: datetime) -> ControlSetting:
     """A setting as it is logged; it takes the place of the whole setting before it."""
-    name = KILL if isinstance(value, Kill) else THROTTLE
+    name = next(name for name, kind in _VALUES.items() if isinstance(value, kind))
     return ControlSetting(setting=name, value=canonical_json(value.model_dump()), reason=reason, by=by, at=at)
 
 
@@ -231,7 +241,7 @@ def write_setting(
     return at
 
 
-def _parse(setting: ControlSetting) -> Kill | Throttle:
+def _parse(setting: ControlSetting) -> Value:
     kind = _VALUES.get(setting.setting)
     if kind is None:
         raise BadInput(f"there is no setting {setting.setting!r}")

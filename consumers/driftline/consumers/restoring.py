@@ -89,7 +89,7 @@ class RowRestorer:
 
         Events that went to the dead topic undecided were never folded.
         """
-        dead = self._dead(partition)
+        dead = self.dead(partition)
         span = Span(self._app.topics.events, {partition: (0, standing.end)})
         for record in self._beating(self._reader.read(span)):
             if standing.is_finished(record.at.offset) and record.at.offset not in dead:
@@ -99,7 +99,8 @@ class RowRestorer:
                     rows.keep(key, taken.row)
                     yield record
 
-    def _dead(self, partition: int) -> set[int]:
+    def dead(self, partition: int) -> set[int]:
+        """Offsets of events that went to the dead topic undecided."""
         records = self._reader.read_to_latest(self._app.topics.dead, partition)
         return {offset for offset in map(undecided_offset, records) if offset is not None}
 

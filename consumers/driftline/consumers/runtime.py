@@ -19,7 +19,8 @@ from driftline.consumers.artifacts import app_artifacts
 from driftline.consumers.backpressure import Backpressure
 from driftline.consumers.batch import Batch
 from driftline.consumers.committing import Committer
-from driftline.consumers.control import ControlReader, ControlState
+from driftline.consumers.control import ControlReader, ControlState, control_record, make_setting
+from driftline.consumers.cutting_over import require_spine
 from driftline.consumers.deciding import Decided, Decider
 from driftline.consumers.ending import all_at_end
 from driftline.consumers.garbage import rare_collections
@@ -165,9 +166,18 @@ class Runtime:
         return self.summary
 
     def _start(self) -> None:
-        self._control.open()
+        spine = self._control.open().spine
         self._writer.open()
-        self._writer.commit(app_artifacts(self.app, self._codec, epoch_ms(self._now())))
+        now = self._now()
+        begun = require_spine(self.app, spine, self._decided_before())
+        records = app_artifacts(self.app, self._codec, epoch_ms(now))
+        if begun is not None:
+            setting = make_setting(begun, "the log's first start", self._place, now)
+            records = [*records, control_record(setting, self.app.topics, self._codec, f"{self._place}.spine")]
+        self._writer.commit(records)
+
+    def _decided_before(self) -> bool:
+        return any(low < high for low, high in self._reader.span(self.app.topics.decisions).ranges.values())
 
     def _run(self, until_end: bool, stop: Callable[[], bool]) -> None:
         with self._lanes.running(), rare_collections():

@@ -167,9 +167,12 @@ def _clock(app: App, rows: Rows, key: bytes, event: Event) -> Taken | None:
         due = rows.due(event.data["ticked_at"])
         return Taken(None, moved=False, decides=False, emitted=tuple(fired(app, timer, event) for timer in due))
     row = rows.get(key)
-    if event.record == TIMER_FIRED and (row is None or row.version != event.data["row_version"]):
-        return Taken(row, moved=False, decides=False)
-    return None
+    return Taken(row, moved=False, decides=False) if is_void(row, event) else None
+
+
+def is_void(row: Row | None, event: Event) -> bool:
+    """Whether an event is a timer whose row has moved on from the version that it carries."""
+    return event.record == TIMER_FIRED and (row is None or row.version != event.data["row_version"])
 
 
 def fired(app: App, timer: DueTimer, tick: Event | None = None) -> Event:

@@ -10,15 +10,16 @@ from driftline.schemas.fields import Logged, Quoted, UtcMillis
 
 KILL = "kill"
 THROTTLE = "throttle"
+SPINE = "spine"
 
 
 class ControlSetting(Logged):
     """One record of `<app>.control`. Of each setting the last record holds, and takes the place of the one before."""
 
     setting: str
-    """`kill` or `throttle`; the record's key."""
+    """`kill`, `throttle` or `spine`; the record's key."""
     value: str
-    """Canonical JSON of the setting's value (`Kill`, `Throttle`), whole: what it does not name is not set."""
+    """Canonical JSON of the value (`Kill`, `Throttle`, `SpineCut`), whole: what it does not name is not set."""
     reason: Quoted = ""
     """Why, for people; may be empty."""
     by: Quoted
@@ -47,3 +48,16 @@ class Throttle(_Value):
     """Decisions that one process may begin in a minute."""
     in_flight_max: Annotated[int, Field(ge=1)] | None = None
     """Decisions that one process may have begun and not ended."""
+
+
+class SpineCut(_Value):
+    """Which spine the app's log has, and from where on. Written once, by the cut-over or at an app's first start."""
+
+    spine: str
+    """`event-log` or `state-machine`."""
+    rows_version: str
+    """Version of the rows that were written then."""
+    offsets: dict[str, int]
+    """Partition of the events topic to the first offset that is decided on this spine."""
+    rows_hash: str = ""
+    """Hash of the rows that it began with; empty where it began with none."""

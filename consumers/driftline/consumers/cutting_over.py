@@ -1,0 +1,223 @@
+"""The way over from the event log to the state machine: rows built from the log, and a switch at an offset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+
+from driftline.consumers.app import App
+from driftline.consumers.control import control_record, make_setting, read_controls
+from driftline.consumers.restoring import RowRestorer
+from driftline.consumers.rows import Row, Rows, row_record
+from driftline.consumers.spine import is_void
+from driftline.log import KafkaReader, Outgoing, Settings, Span, TopicAdmin, TransactionalWriter, Unfinished, to_event
+from driftline.log.group import group_standing
+from driftline.schemas import Codec, Undecodable, UsageError
+from driftline.schemas.control import SpineCut
+from driftline.schemas.ids import derive_id
+from driftline.schemas.names import CLOCK_TICKED
+
+RECORDS_A_TRANSACTION = 1_000
+STATE_MACHINE = "state-machine"
+
+
+@dataclass(frozen=True, slots=True)
+class SeededPartition:
+    """The rows that a partition of the log makes on the state machine."""
+
+    partition: int
+    offset: int
+    """First offset that is not in them."""
+    rows: Rows
+    times_ms: Mapping[bytes, int]
+    """Event time of the last event of each, milliseconds."""
+
+    @property
+    def hash(self) -> str:
+        """Hash of every row: its key, state, version and data, in the order of the keys."""
+        digest = blake2b(digest_size=16)
+        for key, row in sorted(self.rows.items()):
+            for part in (key, str(row.version).encode(), row.fold_version.encode(), row.json.encode()):
+                digest.update(len(part).to_bytes(8, "big") + part)
+        return digest.hexdigest()
+
+
+class CutOver:
+    """Moves one app's log to the state-machine spine. The app's processes must have stopped.
+
+    Rows are what the log folds to: each event that was decided on, in log order, moves its workflow's row by the
+    transition table. Events that a boundary committed count where they lie, as the event log had it.
+
+    Args:
+        app: On the state-machine spine.
+        settings: Where the log is.
+        codec: Reads events and rows, and writes rows.
+
+    Raises:
+        UsageError: The app has no transition table.
+    """
+
+    def __init__(self, app: App, settings: Settings, codec: Codec) -> None:
+        app.require_machine()
+        self._app = app
+        self._settings = settings
+        self._codec = codec
+        self._reader = KafkaReader(settings)
+        self._restorer = RowRestorer(app, self._reader, codec)
+
+    def done(self) -> SpineCut | None:
+        """Where the log was cut over; None where it was not.
+
+        Raises:
+            EnvironmentUnreachable: A broker or the registry does not answer.
+        """
+        cut = read_controls(self._reader, self._app.topics, self._codec).state.spine
+        return cut if cut is not None and cut.spine == STATE_MACHINE else None
+
+    def seed(self) -> Iterator[SeededPartition]:
+        """The rows of each partition, as of what the group has finished; nothing is written.
+
+        Raises:
+            UsageError: The app still runs, or has committed what it has not read yet.
+            EnvironmentUnreachable: A broker or the registry does not answer.
+        """
+        self._require_stopped()
+        for partition in sorted(self._reader.span(self._app.topics.events).ranges):
+            yield self._seed(partition)
+
+    def stored(self, partition: int) -> Rows:
+        """The rows as they lie on the state topic."""
+        return self._restorer.stored(partition)
+
+    def run(self, by: str, now: datetime) -> SpineCut:
+        """Switch, exactly once: a log that was cut over stays as it is, and is told as it was.
+
+        1. build the rows; 2. write those that the state topic has otherwise; 3. write the switch, alone in its
+        transaction. Interrupted before the third, the log is an event log still, whose rows are a cache.
+
+        Raises:
+            UsageError: As `seed`, or the app was decided on meanwhile.
+            EnvironmentUnreachable: A broker or the registry does not answer; doing it again goes on.
+        """
+        done = self.done()
+        if done is not None:
+            return done
+        writer = TransactionalWriter(self._settings, f"driftline.{self._app.name}.cut-over")
+        try:
+            seeded = list(self.seed())
+            for one in seeded:
+                self._write(writer, one)
+            self._require_unmoved(seeded)
+            cut = SpineCut(
+                spine=STATE_MACHINE,
+                rows_version=_version(self._app),
+                offsets={str(one.partition): one.offset for one in seeded},
+                rows_hash=rows_hash(seeded),
+            )
+            setting = make_setting(cut, "cut over from the event log", by, now)
+            id_ = derive_id(self._app.name, "cut-over", cut.rows_hash)
+            writer.commit([control_record(setting, self._app.topics, self._codec, id_)])
+        finally:
+            writer.close()
+        return cut
+
+    def _seed(self, partition: int) -> SeededPartition:
+        standing = self._standing(partition)
+        self._require_read(partition, standing)
+        rows, times_ms = Rows(self._app.row_fold), {}
+        dead = self._restorer.dead(partition)
+        span = Span(self._app.topics.events, {partition: (0, standing.end)})
+        for record in self._reader.read(span):
+            if not standing.is_finished(record.at.offset) or record.at.offset in dead:
+                continue
+            key, event = record.key or b"", to_event(record, self._codec)
+            if event.record != CLOCK_TICKED and not is_void(rows.get(key), event):
+                rows.keep(key, rows.fold(key, event, record.at.offset))
+                times_ms[key] = record.timestamp_ms
+        return SeededPartition(partition, standing.end, rows, times_ms)
+
+    def _write(self, writer: TransactionalWriter, seeded: SeededPartition) -> None:
+        there = dict(self.stored(seeded.partition).items())
+        topic = self._app.topics.state
+        folded: dict[bytes, Row] = dict(seeded.rows.items())
+        records = [
+            row_record(topic, seeded.partition, key, seeded.times_ms[key], row, self._codec)
+            for key, row in folded.items()
+            if there.get(key) != row
+        ]
+        records += [Outgoing(topic, key, None, 1, (), seeded.partition) for key in there.keys() - folded.keys()]
+        for start in range(0, len(records), RECORDS_A_TRANSACTION):
+            writer.commit(records[start : start + RECORDS_A_TRANSACTION])
+
+    def _standing(self, partition: int) -> Unfinished:
+        found = group_standing(self._settings, self._app.group, self._app.topics.events, [partition])[partition]
+        return found or Unfinished(0, 0)
+
+    def _require_stopped(self) -> None:
+        members = TopicAdmin(self._settings).group_members(self._app.group)
+        if members:
+            raise UsageError(
+                f"{members} processes of {self._app.name} are in the group {self._app.group}",
+                "stop them first; one that has stopped is out of the group 10 s later",
+            )
+
+    def _require_read(self, partition: int, standing: Unfinished) -> None:
+        """What the event log committed and did not fold yet, the state machine would take for folded."""
+        own = {f"driftline:{self._app.name}/{boundary.name}" for boundary in self._app.boundaries}
+        low, high = self._reader.span(self._app.topics.events).ranges[partition]
+        for record in self._reader.read(Span(self._app.topics.events, {partition: (max(low, standing.base), high)})):
+            if standing.is_finished(record.at.offset):
+                continue
+            try:
+                event = to_event(record, self._codec)
+            except Undecodable:
+                continue
+            if event.source in own:
+                raise UsageError(
+                    f"{record.at} was committed by {event.source} and is not read yet",
+                    f"let the app read to its end first: driftline run {self._app.name} --until-end",
+                )
+
+    def _require_unmoved(self, seeded: list[SeededPartition]) -> None:
+        self._require_stopped()
+        for one in seeded:
+            if self._standing(one.partition).end != one.offset:
+                what = f"{self._app.topics.events}[{one.partition}] was decided on meanwhile"
+                raise UsageError(what, "stop the app and cut over again")
+
+
+def rows_hash(seeded: list[SeededPartition]) -> str:
+    """One hash of all rows."""
+    return blake2b("".join(one.hash for one in seeded).encode(), digest_size=16).hexdigest()
+
+
+def require_spine(app: App, cut: SpineCut | None, decided: bool) -> SpineCut | None:
+    """Prove that an app's spine is its log's; the switch to be written where this is the log's first start.
+
+    Args:
+        app: What is about to run.
+        cut: What the control topic says.
+        decided: Whether anything was decided on the log.
+
+    Raises:
+        UsageError: The log has the other spine.
+    """
+    on_machine = cut is not None and cut.spine == STATE_MACHINE
+    if app.machine is None and on_machine:
+        raise UsageError(
+            f"the log of {app.name} is on the state-machine spine since {cut.offsets if cut else ''}",
+            "run the app with spine='state-machine' and its transition table",
+        )
+    if app.machine is None or on_machine:
+        return None
+    if decided:
+        raise UsageError(
+            f"the log of {app.name} is an event log", f"`driftline migrate cut-over {app.name}` moves it over"
+        )
+    return SpineCut(spine=STATE_MACHINE, rows_version=_version(app), offsets={})
+
+
+def _version(app: App) -> str:
+    return "" if app.row_fold is None else app.row_fold.version
