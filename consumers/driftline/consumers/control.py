@@ -47,10 +47,10 @@ class ControlState:
     """Decisions that one process may begin in a minute; None is no limit."""
     in_flight_max: int | None = None
     """Decisions that one process may have begun and not ended; None is no limit."""
-    spine: SpineCut | None = None
-    """Which spine the log has; None where nothing said so, and it is the event log."""
     offset: int | None = None
     """Of the last control record that was applied; None when there is none."""
+    spine: SpineCut | None = None
+    """Which spine the log has; None where nothing said so, and it is the event log."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,197 @@
+"""`driftline migrate plan | seed | check | cut-over`: the way of an app from the event log to the state machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from driftline.console import replay_options as options
+from driftline.console.migrate_command import migrate_app
+
+__all__ = ["migrate_app"]
+
+if TYPE_CHECKING:
+    from driftline.consumers.app import App
+    from driftline.consumers.cutting_over import CutOver
+    from driftline.replay.mining import Mined
+    from driftline.replay.spine_check import SpineCheck
+
+PLAN_EXAMPLE = "Example: driftline migrate plan renewals --out machine.py"
+SEED_EXAMPLE = "Example: driftline migrate seed myapp.machine:app --check"
+CHECK_EXAMPLE = "Example: driftline migrate check myapp.machine:app --from 7d"
+CUT_OVER_EXAMPLE = "Example: driftline migrate cut-over myapp.machine:app --by mara@example.com"
+EXIT_DIFFERS = 1
+
+MachineApp = Annotated[
+    str, typer.Argument(help="The app with its transition table: a name in driftline.toml, or module:attribute.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@migrate_app.command("plan", epilog=PLAN_EXAMPLE)
+def plan(
+    app: Annotated[str, typer.Argument(help="App on the event log: a name in driftline.toml, or module:attribute.")],
+    file: Annotated[Path | None, typer.Option("--out", help="Write the transition table as a Python file.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Mine the transitions that an app's workflows went through, and propose a transition table to edit."""
+    from driftline.console.common import Log, out, progress_bar, require_app, say
+    from driftline.console.outputs import write_text
+    from driftline.log import load_settings
+    from driftline.replay.mining import mine, table_of
+
+    settings = load_settings()
+    found = require_app(app, settings)
+    log = Log(settings, found.contracts)
+    with progress_bar("reading the events", None):
+        mined = mine(log.reader, log.codec, found)
+    if file is not None:
+        write_text(file, table_of(mined))
+    if as_json:
+        out.print_json(data=_mined_data(mined))
+        return
+    _print_mined(mined)
+    say(f"written: {file}" if file is not None else "\n" + table_of(mined))
+
+
+@migrate_app.command("seed", epilog=SEED_EXAMPLE)
+def seed(
+    app: MachineApp,
+    check: Annotated[bool, typer.Option("--check", help="Compare with the rows on the state topic; exit 1.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build the rows of a stopped app from its log, and show what they come to. Nothing is written.
+
+    The same log gives the same hash, which `cut-over` records. With --check every row is held against the one on the
+    state topic.
+    """
+    from driftline.console.common import out, say
+    from driftline.consumers.cutting_over import rows_hash
+
+    loaded, cut = _open(app)
+    seeded = list(cut.seed())
+    differing = [key for one in seeded for key in _differing(cut, one)] if check else []
+    states: dict[str, int] = {}
+    for one in seeded:
+        for _, row in one.rows.items():
+            states[row.state or ""] = states.get(row.state or "", 0) + 1
+    data = {
+        "app": loaded.name,
+        "workflows": sum(len(one.rows) for one in seeded),
+        "offsets": {str(one.partition): one.offset for one in seeded},
+        "states": states,
+        "hash": rows_hash(seeded),
+        "differing": [key.decode(errors="replace") for key in differing] if check else None,
+    }
+    if as_json:
+        out.print_json(data=data)
+    else:
+        told = ", ".join(f"{count} {state}" for state, count in sorted(states.items(), key=lambda item: -item[1]))
+        say(f"{loaded.name}: {data['workflows']} rows as of {data['offsets']}: {told}")
+        say(f"hash {data['hash']}")
+        if check:
+            say(f"{len(differing)} rows differ from those on the state topic")
+    if differing:
+        raise typer.Exit(EXIT_DIFFERS)
+
+
+@migrate_app.command("check", epilog=CHECK_EXAMPLE)
+def check(
+    app: MachineApp,
+    start: options.From = None,
+    stop: options.To = None,
+    key: options.Keys = None,
+    sample: options.Sample = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the event log's decisions past the state machine, one by one, and say where it takes them otherwise.
+
+    No model is asked. Exits 0 where all are taken as they were, 1 where any is not.
+    """
+    from driftline.console.common import Log, out, progress_bar, require_app
+    from driftline.log import load_settings
+    from driftline.replay.spine_check import check_data, check_spines
+
+    settings = load_settings()
+    loaded = require_app(app, settings)
+    loaded.require_machine()
+    log = Log(settings, loaded.contracts)
+    with progress_bar("walking the workflows", None):
+        selection = options.selection_of(start, stop, keys=key or [], sample=sample)
+        result = check_spines(log.reader, log.codec, loaded, selection)
+    if as_json:
+        out.print_json(data=check_data(loaded.name, result))
+    else:
+        _print_check(loaded.name, result)
+    if result.verdict != "equivalent":
+        raise typer.Exit(EXIT_DIFFERS)
+
+
+@migrate_app.command("cut-over", epilog=CUT_OVER_EXAMPLE)
+def cut_over(app: MachineApp, by: Annotated[str, typer.Option("--by", help="Who: the audit trail.")]) -> None:
+    """Switch a stopped app to the state machine, at the offset where it stands; once, however often it is said.
+
+    Write the rows, then the switch on the control topic. From then on only the app with its transition table starts.
+    """
+    from driftline.console.common import now, say
+
+    loaded, cut = _open(app)
+    before = cut.done()
+    done = cut.run(by, now())
+    again = " already" if before is not None else ""
+    say(f"{loaded.name} is{again} on the state-machine spine from {done.offsets} on; rows {done.rows_hash or 'none'}")
+
+
+def _open(name: str) -> tuple[App, CutOver]:
+    from driftline.console.common import Log, require_app
+    from driftline.consumers.cutting_over import CutOver
+    from driftline.log import load_settings
+
+    settings = load_settings()
+    app = require_app(name, settings)
+    return app, CutOver(app, settings, Log(settings, app.contracts).codec)
+
+
+def _differing(cut: CutOver, seeded: Any) -> list[bytes]:
+    there, built = dict(cut.stored(seeded.partition).items()), dict(seeded.rows.items())
+    return sorted(key for key in there.keys() | built.keys() if there.get(key) != built.get(key))
+
+
+def _mined_data(mined: Mined) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    more = {"states": mined.states, "terminal": mined.terminal, "cycles": mined.cycles}
+    return {**asdict(mined), **more, "unfinished": [asdict(end) for end in mined.unfinished]}
+
+
+def _print_mined(mined: Mined) -> None:
+    from driftline.console.common import say
+
+    say(f"{mined.app}: {mined.workflows} workflows, {mined.events} events, {len(mined.states)} states", "bold")
+    for edge in mined.edges:
+        rare = "  rare" if edge.rare else ""
+        say(f"  {edge.source} → {edge.target}: {edge.on}, {edge.times} times ({edge.share:.1%}){rare}")
+    for group in mined.ambiguous:
+        targets = " or ".join(edge.target for edge in group)
+        say(f"  {group[0].on} leads from {group[0].source} to {targets}: a table has room for one", "yellow")
+    for cycle in mined.cycles:
+        say(f"  cycle: {' → '.join([*cycle, cycle[0]])}", "yellow")
+    for end in mined.unfinished:
+        say(f"  {end.workflows} workflows stand in {end.state}, which others left; first {end.example}", "yellow")
+    if mined.unreadable:
+        say(f"  {mined.unreadable} records could not be read", "yellow")
+
+
+def _print_check(name: str, result: SpineCheck) -> None:
+    from driftline.console.common import say
+
+    say(f"{result.verdict.upper()}  {name}: {result.agree} of {result.decisions} decisions are taken as they were")
+    for one in result.differences:
+        say(
+            f"  {one.decisions} × {one.boundary}/{one.stream} in {one.state}: the log has {one.proposed}; "
+            f"{one.why}, legal is {one.expected}; at {', '.join(one.examples)}"
+        )
+    told = ", ".join(f"{count} {state}" for state, count in result.states.items())
+    say(f"  the machine leaves the workflows in: {told}")

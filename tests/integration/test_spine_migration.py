@@ -1,0 +1,100 @@
+"""`driftline migrate plan | seed | check | cut-over` on a real Kafka, as commands, over a log of the example app."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driftline.consumers import App
+from driftline.consumers.models import LiteLLMProposer
+from driftline.consumers.prepare import prepare
+from driftline.consumers.runtime import Runtime
+from driftline.examples.renewals.app import app as renewals
+from driftline.log import Settings
+from driftline.producers import Publisher
+from driftline.producers.renewals import synthetic_renewals
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.filterwarnings("ignore:.*using the `ReadOnly` qualifier:UserWarning"),
+]
+
+WORKFLOWS = 150
+DRIFTLINE = Path(sys.executable).with_name("driftline")
+
+
+@pytest.fixture
+def place(cluster: Settings, app_name: str, tmp_path: Path) -> Path:
+    """A folder with the app on both spines, its log decided on the event log, and a command line that finds it."""
+    app = replace(renewals, name=app_name)
+    decide(app, cluster)
+    (tmp_path / "driftline.toml").write_text(
+        f'bootstrap_servers = "{cluster.bootstrap_servers}"\nregistry_url = "{cluster.registry_url}"\n'
+        f'partitions = {cluster.partitions}\n[apps]\n{app_name} = "before:app"\n'
+    )
+    (tmp_path / "before.py").write_text(
+        "from dataclasses import replace\nfrom driftline.examples.renewals.app import app as renewals\n"
+        f'app = replace(renewals, name="{app_name}")\n'
+    )
+    (tmp_path / "after.py").write_text(
+        "from dataclasses import replace\nfrom before import app as before\nfrom table import machine\n"
+        'app = replace(before, spine="state-machine", machine=machine)\n'
+    )
+    return tmp_path
+
+
+def decide(app: App, settings: Settings) -> None:
+    prepare(app, settings)
+    with Publisher(app.name, app.schemas, settings, source="crm") as publisher:
+        for event in synthetic_renewals(WORKFLOWS, 3):
+            publisher.publish_event(event)
+    Runtime(app, settings, LiteLLMProposer(), lambda: datetime.now(UTC), seed=3).run(until_end=True)
+
+
+def driftline(place: Path, *arguments: str, code: int = 0) -> str:
+    command = [str(DRIFTLINE), *arguments]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, (arguments, done.stdout, done.stderr)
+    return done.stdout
+
+
+def as_json(place: Path, *arguments: str, code: int = 0) -> Any:
+    return json.loads(driftline(place, *arguments, "--json", code=code))
+
+
+def test_a_mined_table_takes_every_decision_that_it_was_mined_from_and_the_log_is_cut_over_by_it(
+    place: Path, app_name: str
+) -> None:
+    mined = as_json(place, "migrate", "plan", app_name, "--out", "table.py")
+    assert mined["workflows"] == WORKFLOWS
+    assert sum(edge["times"] for edge in mined["edges"] if edge["source"] == "init") == WORKFLOWS
+    assert "renewal_due" in mined["states"]
+    assert "renewal_due" not in mined["terminal"]
+    checked = as_json(place, "migrate", "check", "after:app")
+    assert (checked["verdict"], checked["decisions"]) == ("equivalent", WORKFLOWS)
+    seeded = as_json(place, "migrate", "seed", "after:app")
+    assert (seeded["workflows"], sum(seeded["states"].values())) == (WORKFLOWS, WORKFLOWS)
+    first = driftline(place, "migrate", "cut-over", "after:app", "--by", "mara")
+    assert seeded["hash"] in first
+    assert "already" in driftline(place, "migrate", "cut-over", "after:app", "--by", "mara")
+    assert as_json(place, "migrate", "seed", "after:app", "--check")["differing"] == []
+    assert "stateDiagram-v2" in driftline(place, "state", "diagram", "after:app")
+
+
+def test_a_table_that_forbids_what_happened_is_told_decision_by_decision(place: Path, app_name: str) -> None:
+    driftline(place, "migrate", "plan", app_name, "--out", "table.py")
+    text = (place / "table.py").read_text()
+    churned = next(line for line in text.splitlines() if "ContractChurned" in line)
+    kept = text.replace(churned, "").replace('"contract_churned", ', "").replace(', "contract_churned"', "")
+    (place / "table.py").write_text(kept)
+    checked = as_json(place, "migrate", "check", "after:app", code=1)
+    assert {one["proposed"] for one in checked["differences"]} == {"driftline.renewals.ContractChurned"}
+    assert all(one["why"] == "illegal_transition" for one in checked["differences"])
+    assert checked["decisions"] - checked["agree"] == sum(one["decisions"] for one in checked["differences"])

@@ -1,0 +1,42 @@
+"""`driftline alerts`: each kind of alert is one line of its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from driftline.console.log_commands import alert_line
+
+GOLDEN = Path(__file__).parents[2] / "contract" / "golden"
+AT = "driftline.alerts[0]@7"
+
+
+def golden(name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((GOLDEN / name).read_text())["value"]
+    return {"at": AT, **value}
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        (
+            "driftline.EnvironmentDriftAlert.1.named.json",
+            f"{AT}  EnvironmentDriftAlert  renewals  openai/gpt-4o-2024-08-06 against the log  "
+            "e = 20.2 after 824 paid calls  in ContractDue × verdict",
+        ),
+        (
+            "driftline.MigrationAlert.1.windows.json",
+            f"{AT}  MigrationAlert  renewals  offer  P3 to P5  recurs by windows: "
+            "openai/gpt-4o-mini (20260301-1000-7f), openai/gpt-5-mini (20260302-1000-7f)",
+        ),
+    ],
+)
+def test_an_alert_is_one_line_that_says_what_it_is_about(name: str, line: str) -> None:
+    assert alert_line(golden(name)) == line
+
+
+def test_an_alert_of_a_later_driftline_still_says_where_and_of_what_app_it_is() -> None:
+    assert alert_line({"at": AT, "kind": "FloodAlert", "app": "renewals"}) == f"{AT}  FloodAlert  renewals"
