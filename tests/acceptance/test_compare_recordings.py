@@ -80,14 +80,42 @@ def test_a_real_upgrade_diverges_by_what_was_recorded_and_long_before_the_end(
     assert data["paid_calls"] < data["events"] / 2
 
 
-def test_one_model_against_itself_is_not_diverged_and_its_noise_is_its_floor(
-    recordings: Path, compare: Compare, tmp_path: Path
-) -> None:
+@pytest.fixture
+def stability(recordings: Path, tmp_path: Path) -> Path:
+    """The three recordings of gpt-4o's five runs in one file: three strata."""
     path = tmp_path / "stability.jsonl.gz"
     path.write_bytes(b"".join(recording(recordings, f"stability-{name}").read_bytes() for name in STABILITY))
-    code, data = compare(path, f"{GPT4O}@0", f"{GPT4O}@1", "--floor", f"{GPT4O}@2,3,4")
+    return path
+
+
+def test_one_model_against_itself_is_not_diverged_and_its_noise_is_its_floor(
+    stability: Path, compare: Compare
+) -> None:
+    code, data = compare(stability, f"{GPT4O}@0", f"{GPT4O}@1", "--floor", f"{GPT4O}@2,3,4")
     assert (code, data["events"]) == (0 if data["verdict"] == "equivalent" else 4, 750)
     assert {stratum["stream"] for stratum in data["strata"]} == {"logical_deduction", "navigate", "ruin_names"}
     for level in ("bytes", "canonical", "action", "verdict"):
         floor = data["noise_floor"]["levels"][level]
         assert floor["interval"][0] < data["levels"][level]["mismatch"] < floor["interval"][1] + 0.05
+
+
+@pytest.mark.parametrize(("candidate", "incumbent"), [(1, 2), (3, 1)])
+def test_three_runs_of_one_model_have_no_cause(
+    candidate: int, incumbent: int, stability: Path, compare: Compare
+) -> None:
+    _, data = compare(stability, f"{GPT4O}@0", f"{GPT4O}@{candidate}", "--incumbent", f"{GPT4O}@{incumbent}")
+    assert data["verdict"] != "diverged"
+    assert data["attribution"]["cause"] in {"none", "unknown"}
+    assert data["noise_floor"]["source"] == "incumbent"
+
+
+def test_another_model_is_the_cause_and_every_level_has_its_evidence(recordings: Path, compare: Compare) -> None:
+    navigate = recording(recordings, "stability-navigate")
+    code, data = compare(navigate, f"{GPT4O}@0", "openai/gpt-35", "--incumbent", f"{GPT4O}@1")
+    contrasts = data["attribution"]["contrasts"]
+    assert (code, data["attribution"]["cause"]) == (1, "model")
+    assert (contrasts["environment"]["verdict"] != "diverged", contrasts["candidate"]["verdict"]) == (
+        True,
+        "diverged",
+    )
+    assert all(data["levels"][level]["e_value"] > 20 for level in ("bytes", "canonical"))

@@ -36,7 +36,9 @@ def compare(
 ) -> None:
     """Compare two recorded runs, event by event, in the order that a replay would have paid for them.
 
-    Says where the test would have stopped, and reads on to the end for the interval. Exits as `replay` does:
+    Says where the test would have stopped, and reads on to the end for the interval. A noise floor takes part in the
+    verdict: the runs of --floor, else the baseline and --incumbent, which also tells the cause. Exits as `replay`
+    does:
     0 equivalent, 1 diverged, 2 usage, 4 inconclusive. Leaves nothing behind but the files that are named.
     """
     from driftline.console.common import out, say

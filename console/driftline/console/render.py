@@ -11,7 +11,20 @@ from rich.table import Table
 from rich.text import Text
 
 from driftline.replay.comparison import earlier_rows
-from driftline.replay.wording import cost_text, count_text, e_text, interval_text, rate_text, signed_text
+from driftline.replay.wording import (
+    cause_text,
+    cost_text,
+    count_text,
+    decides,
+    e_text,
+    evidence_text,
+    has_noise,
+    interval_text,
+    noise_of,
+    noise_text,
+    rate_text,
+    signed_text,
+)
 
 if TYPE_CHECKING:
     from driftline.console.replay_run import ReplayDone
@@ -29,7 +42,9 @@ def print_report(console: Console, done: ReplayDone) -> None:
 def print_findings(console: Console, report: Mapping[str, Any]) -> None:
     """`print_report` of a run that lies nowhere, or that was told where already."""
     console.print(_verdict(report), soft_wrap=True)
-    console.print(_levels(report["levels"], report["noise_floor"]), "", _strata(report["strata"]), "")
+    console.print(
+        _levels(report["levels"], report["noise_floor"]), "", _strata(report["strata"], report["noise_floor"]), ""
+    )
     for number, example in enumerate(report["examples"], 1):
         console.print(_example(number, example))
 
@@ -80,37 +95,50 @@ def _evidence(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"{report['estimate_calls']} further calls were paid for the interval")
     if report["verifier_drift"]:
         lines.append(f"verifier drift: today's rules judge {report['verifier_drift']} logged answers otherwise")
-    return [*lines, report["note"]] if report["note"] else lines
+    return [*lines, *(said for said in (cause_text(report), report["note"]) if said)]
 
 
 def _levels(levels: Mapping[str, Any], floor: Mapping[str, Any] | None) -> Table:
     """A row a level; with a noise floor, how often runs of one model differ stands beside the candidate."""
-    noise = ("noise",) if floor else ()
-    columns = ("level", "differ", *noise, "change", "interval", "e-value", "flips ↓", "flips ↑")
-    table = _table("levels", columns, left=1)
+    noisy = has_noise(levels.values(), floor)
+    columns = ("level", "differ", *_noise_columns(noisy), "change", "interval", "e-value", "↓", "↑")
+    table = _table("levels (e-value in brackets: decides nothing; ↓ ↑ flips of the verdict)", columns, left=1)
     for name, level in levels.items():
         if level is not None:
-            differ, *measures = _measures(level)
-            beside = (rate_text(floor["levels"].get(name, {}).get("mismatch")),) if floor else ()
+            differ, *measures = _measures(name, level)
+            noise = _noise(noisy, noise_of(name, level, floor))
             flips = (count_text(level["flips_down"]), count_text(level["flips_up"]))
-            table.add_row(name, differ, *beside, *measures, *flips)
+            table.add_row(name, differ, *noise, *measures, *flips, style="" if decides(name, level) else "dim")
     return table
 
 
-def _strata(strata: Sequence[Mapping[str, Any]]) -> Table:
+def _strata(strata: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None) -> Table:
+    noisy = has_noise(strata, floor)
     table = _table(
         "strata that decide (● named: moved, by e-BH at this alpha)",
-        ("", "stratum", "level", "pairs", "differ", "change", "interval", "e-value"),
+        ("", "stratum", "level", "pairs", "differ", *_noise_columns(noisy), "change", "interval", "e-value"),
         left=3,
     )
     one_boundary = len({stratum["boundary"] for stratum in strata}) == 1
     for stratum in strata:
-        if stratum["e_value"] is None or not stratum["events"]:
+        level, stream = stratum["level"], stratum["stream"]
+        if not decides(level, stratum) or not stratum["events"]:
             continue
-        name = stratum["stream"] if one_boundary else f"{stratum['boundary']} × {stratum['stream']}"
-        row = ("●" if stratum["named"] else "", name, stratum["level"], str(stratum["events"]))
-        table.add_row(*row, *_measures(stratum, digits=0), style="bold" if stratum["named"] else "")
+        name = stream if one_boundary else f"{stratum['boundary']} × {stream}"
+        differ, *measures = _measures(level, stratum, digits=0)
+        noise = _noise(noisy, noise_of(level, stratum, floor, stream))
+        row = ("●" if stratum["named"] else "", name, level, str(stratum["events"]))
+        table.add_row(*row, differ, *noise, *measures, style="bold" if stratum["named"] else "")
     return table
+
+
+def _noise_columns(noisy: bool) -> tuple[str, ...]:
+    return ("noise", "excess") if noisy else ()
+
+
+def _noise(noisy: bool, noise: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """How often runs of one model differ, and how much more often the candidate does: its interval is on the page."""
+    return (noise_text(noise), signed_text((noise or {}).get("excess"))) if noisy else ()
 
 
 def _table(title: str, columns: Sequence[str], left: int) -> Table:
@@ -123,14 +151,14 @@ def _table(title: str, columns: Sequence[str], left: int) -> Table:
     return table
 
 
-def _measures(measured: Mapping[str, Any], digits: int = 1) -> tuple[str, str, str, str]:
+def _measures(level: str, measured: Mapping[str, Any], digits: int = 1) -> tuple[str, str, str, str]:
     """What a level and a stratum both have: share that differs, net change, interval, e-value."""
     change = measured["change"]
     return (
         rate_text(measured["mismatch"]),
         "" if change is None else signed_text(change),
         interval_text(measured["interval"], signed=change is not None, digits=digits),
-        e_text(measured["e_value"]),
+        evidence_text(level, measured),
     )
 
 

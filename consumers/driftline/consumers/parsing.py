@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from driftline.consumers.judging import Proposal
 from driftline.consumers.proposing import Answer
-from driftline.schemas import NotCanonical, Rejection, RejectionCode, canonical_json, parse_json
-from driftline.schemas.canonical import require_canonical
+from driftline.schemas import NotCanonical, Rejection, RejectionCode, canonical_json
+from driftline.schemas.canonical import parse_canonical
 
 PARSE_VERSION = "1"
 ANSWER_CHARACTERS_MAX = 100_000
@@ -23,18 +21,18 @@ def parse_proposal(answer: Answer) -> Proposal | Rejection:
     if len(answer.text) > ANSWER_CHARACTERS_MAX:
         return _reject(RejectionCode.NOT_JSON, f"at most {ANSWER_CHARACTERS_MAX} characters", "more")
     try:
-        data = parse_json(answer.text)
-        require_canonical(data)
+        data = parse_canonical(answer.text)
     except NotCanonical as error:
         return _reject(RejectionCode.NOT_CANONICAL, "numbers within 2^53 and valid Unicode", "", error.message)
     except (ValueError, RecursionError) as error:
         return _reject(RejectionCode.NOT_JSON, "one JSON object, nothing around it", answer.text, str(error))
-    if not _is_proposal(data):
+    kind, payload = (data.get("type"), data.get("payload")) if isinstance(data, dict) else (None, None)
+    if not (isinstance(kind, str) and isinstance(payload, dict)):
         return _reject(RejectionCode.SCHEMA_MISMATCH, '{"type": "…", "payload": {…}}', answer.text)
-    extra = sorted(data.keys() - {"type", "payload"})
-    if extra:
-        return _reject(RejectionCode.SCHEMA_MISMATCH, "only type and payload", ", ".join(extra))
-    return Proposal(data["type"], data["payload"])
+    if len(data) > 2:
+        extra = ", ".join(sorted(data.keys() - {"type", "payload"}))
+        return _reject(RejectionCode.SCHEMA_MISMATCH, "only type and payload", extra)
+    return Proposal(kind, payload)
 
 
 def no_answer(answer: Answer) -> Rejection:
@@ -59,10 +57,6 @@ def unknown_action(name: str, known: str) -> Rejection:
     """The rejection of a proposal of a record that the boundary does not propose."""
     what = "the proposed record is not one that this boundary proposes"
     return _reject(RejectionCode.UNKNOWN_ACTION, f"one of {known}", name, what, "/type")
-
-
-def _is_proposal(data: Any) -> bool:
-    return isinstance(data, dict) and isinstance(data.get("type"), str) and isinstance(data.get("payload"), dict)
 
 
 def _reject(code: RejectionCode, expected: str, actual: str, message: str = "", path: str = "") -> Rejection:

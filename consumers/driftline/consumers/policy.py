@@ -98,8 +98,12 @@ class Policy:
         Raises:
             UsageError: A rule raised: the decision stops here, since neither yes nor no was said.
         """
-        refused = ((one, self._check(one, proposal, case)) for one in self.rules)
-        return [_rejection(one, refusal) for one, refusal in refused if refusal is not None]
+        found = []
+        for one in self.rules:
+            refusal = self._check(one, proposal, case)
+            if refusal is not None:
+                found.append(_rejection(one, refusal))
+        return found
 
     def _check(self, one: PolicyRule, proposal: Proposal, case: Case) -> Refusal | None:
         try:

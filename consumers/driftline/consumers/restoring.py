@@ -131,7 +131,7 @@ class RowRestorer:
 
     def _check_position(self, partition: int, standing: Unfinished, rows: Rows) -> None:
         """Rows and position are committed together: one that lies behind the other was lost or reset since."""
-        seen = max((row.as_of for _, row in rows.items() if not standing.is_finished(row.as_of)), default=None)
+        seen = max((offset for offset in rows.last_seen if not standing.is_finished(offset)), default=None)
         if seen is not None:
             raise UsageError(
                 f"{self._app.topics.events}[{partition}]: the rows have seen offset {seen}, but the group "

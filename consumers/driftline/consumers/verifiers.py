@@ -85,7 +85,7 @@ class VerifierChain:
         if judgement.accepted:
             return judgement
         final = self.budget.verify(answer, judgement.proposal, case)
-        return replace(judgement, rejections=(*judgement.rejections, *final))
+        return replace(judgement, rejections=(*judgement.rejections, *final)) if final else judgement
 
     def _verify(self, answer: Answer, case: Case) -> Judgement:
         parsed = parse_proposal(answer)
@@ -94,7 +94,7 @@ class VerifierChain:
         shape = self.shapes.get(parsed.type)
         if shape is None:
             return Judgement((unknown_action(parsed.type, ", ".join(self.shapes)),), parsed)
-        mismatches = shape.mismatches(dict(parsed.payload), at="/payload")
+        mismatches = shape.mismatches(parsed.payload, at="/payload")
         if mismatches:
             return Judgement(tuple(mismatches[:MISMATCHES_TOLD_MAX]), parsed)
         act = partial(action_of, shape, parsed)

@@ -6,11 +6,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from driftline.detectors.carried import Saved, State, carried
+
 Floats = NDArray[np.float64]
 
 # Shares of the capital that are staked, mixed with equal weights. The smallest serves drifts of a percent
 # over thousands of events, the largest alarms on a handful of flips that all point the same way.
 STAKES: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
+
+# Differences that are counted instead of added up: a difference of verdicts is one of these, and so is most else.
+COUNTED: tuple[float, ...] = (-1.0, 0.0, 1.0)
+# The column in which differences are counted that are none of these.
+OTHERS = len(COUNTED)
 
 # exp() of more overflows a double; an e-value beyond it is no different in use.
 LOG_E_MAX = 709.0
@@ -30,6 +37,10 @@ def mixture_coefficients(min_effect: float = 0.0, two_sided: bool = True) -> Flo
 
 def log_mean_exp(values: Floats, axis: int | None = None) -> Floats:
     """Return log(mean(exp(values))) along `axis`, without overflow."""
+    if axis is None:
+        # Asked for after every event: a third of the calls below.
+        highest = values.max()
+        return np.asarray(highest + np.log(np.exp(values - highest).sum() / values.size), dtype=np.float64)
     top = np.max(values, axis=axis, keepdims=True)
     mean = np.mean(np.exp(values - top), axis=axis, keepdims=True)
     return np.asarray(np.squeeze(top + np.log(mean), axis=axis), dtype=np.float64)
@@ -53,11 +64,12 @@ class BettingEProcess:
     Source: Waudby-Smith & Ramdas 2024; Ville's inequality.
     """
 
-    __slots__ = ("_coefficients", "_drag", "_log_capital", "_n")
+    __slots__ = ("_coefficients", "_drag", "_log_capital", "_min_effect", "_n", "_two_sided")
 
     def __init__(self, min_effect: float = 0.0, two_sided: bool = True) -> None:
         self._coefficients = mixture_coefficients(min_effect, two_sided)
         self._drag = np.abs(self._coefficients) * min_effect
+        self._min_effect, self._two_sided = min_effect, two_sided
         self._log_capital = np.zeros_like(self._coefficients)
         self._n = 0
 
@@ -87,27 +99,60 @@ class BettingEProcess:
         self._n += 1
         self._log_capital += np.log1p(self._coefficients * d - self._drag)
 
+    def state(self) -> State:
+        """Return what `from_state` needs to go on exactly from here: plain JSON data."""
+        return carried(
+            "betting",
+            min_effect=self._min_effect,
+            two_sided=self._two_sided,
+            n=self._n,
+            log_capital=self._log_capital.tolist(),
+        )
+
+    @classmethod
+    def from_state(cls, data: object) -> "BettingEProcess":
+        """Return the process that `state` described; what it is fed next gives the same e-values to the last bit.
+
+        Raises:
+            ValueError: `data` are not the state of such a process, or of another format.
+        """
+        saved = Saved(data, "betting")
+        process = cls(saved.number("min_effect"), saved.flag("two_sided"))
+        process._n = saved.whole("n")
+        process._log_capital = saved.floats("log_capital", process._coefficients.shape)
+        return process
+
 
 class BettingEProcesses:
-    """Many independent `BettingEProcess` at once, one per stratum, with the same contract for each."""
+    """Many independent `BettingEProcess` at once, one per stratum, with the same contract for each.
 
-    __slots__ = ("_coefficients", "_drag", "_log_capital", "_n")
+    Differences of -1, 0 and 1 are counted and cost nothing until an e-value is asked for; others are bet on at once.
+    An e-value depends on what was fed alone, never on when it was asked for.
+    """
+
+    __slots__ = ("_coefficients", "_counts", "_drag", "_log_capital", "_min_effect", "_two_sided")
 
     def __init__(self, strata: int, min_effect: float = 0.0, two_sided: bool = True) -> None:
         self._coefficients = mixture_coefficients(min_effect, two_sided)
         self._drag = np.abs(self._coefficients) * min_effect
+        self._min_effect, self._two_sided = min_effect, two_sided
+        self._counts = np.zeros((strata, OTHERS + 1), dtype=np.int64)
+        # Capital won on differences that are not counted.
         self._log_capital = np.zeros((strata, self._coefficients.size))
-        self._n = np.zeros(strata, dtype=np.int64)
 
     @property
     def n(self) -> NDArray[np.int64]:
         """How many differences each stratum was fed; shape (strata,)."""
-        return self._n.copy()
+        return np.asarray(self._counts.sum(axis=1), dtype=np.int64)
 
     @property
     def log_e_values(self) -> Floats:
         """Natural logarithms of the current e-values; shape (strata,)."""
-        return log_mean_exp(self._log_capital, axis=1)
+        capital = self._log_capital.copy()
+        for column, row in enumerate(self._rows(np.asarray(COUNTED))):
+            if row.any():
+                capital += np.outer(self._counts[:, column], row)
+        return log_mean_exp(capital, axis=1)
 
     @property
     def e_values(self) -> Floats:
@@ -123,13 +168,71 @@ class BettingEProcesses:
             ValueError: shapes differ, or a difference is outside [-1, 1] or not a number.
             IndexError: there is no such stratum.
         """
-        indices = np.asarray(stratum_indices, dtype=np.int64)
         values = np.asarray(differences, dtype=np.float64)
-        if indices.shape != values.shape or indices.ndim != 1:
-            raise ValueError("stratum_indices and differences must be one-dimensional and equally long")
+        indices = checked_indices(stratum_indices, values.shape, self._counts.shape[0], "differences")
         if not np.all(np.abs(values) <= 1.0):
             raise ValueError("every difference must be in [-1, 1]")
-        if indices.size and not (indices.min() >= 0 and indices.max() < self._n.size):
-            raise IndexError(f"stratum indices must be in [0, {self._n.size})")
-        np.add.at(self._n, indices, 1)
-        np.add.at(self._log_capital, indices, np.log1p(np.outer(values, self._coefficients) - self._drag))
+        rounded = np.rint(values)
+        counted = rounded == values
+        columns = np.where(counted, rounded + 1.0, OTHERS).astype(np.int64)
+        # One-dimensional, where numpy's unbuffered addition is fast.
+        np.add.at(self._counts.reshape(-1), indices * (OTHERS + 1) + columns, 1)
+        if not counted.all():
+            others = values[~counted]
+            distinct, which = np.unique(others, return_inverse=True)
+            add_rows(self._log_capital, indices[~counted], self._rows(distinct)[which])
+
+    def state(self) -> State:
+        """Return what `from_state` needs to go on exactly from here: plain JSON data."""
+        return carried(
+            "betting of many strata",
+            min_effect=self._min_effect,
+            two_sided=self._two_sided,
+            counts=self._counts.tolist(),
+            log_capital=self._log_capital[self._counts[:, OTHERS] > 0].tolist(),
+        )
+
+    @classmethod
+    def from_state(cls, data: object) -> "BettingEProcesses":
+        """Return the processes that `state` described; as `BettingEProcess.from_state`.
+
+        Raises:
+            ValueError: `data` are not the state of such processes, or of another format.
+        """
+        saved = Saved(data, "betting of many strata")
+        counts = saved.wholes("counts", (-1, OTHERS + 1))
+        processes = cls(counts.shape[0], saved.number("min_effect"), saved.flag("two_sided"))
+        processes._counts = counts
+        uncounted = np.flatnonzero(counts[:, OTHERS])
+        shape = (uncounted.size, processes._coefficients.size)
+        processes._log_capital[uncounted] = saved.floats("log_capital", shape)
+        return processes
+
+    def _rows(self, values: Floats) -> Floats:
+        """What one difference of each value adds to the log capital of every stake; shape (values, stakes)."""
+        return np.asarray(np.log1p(np.outer(values, self._coefficients) - self._drag), dtype=np.float64)
+
+
+def checked_indices(
+    stratum_indices: Sequence[int] | NDArray[np.int64], shape: tuple[int, ...], strata: int, what: str
+) -> NDArray[np.int64]:
+    """Return the indices as an array, one for each of the values of this `shape`.
+
+    Raises:
+        ValueError: there are not as many indices as values, or either has more than one dimension.
+        IndexError: there is no such stratum.
+    """
+    indices = np.asarray(stratum_indices, dtype=np.int64)
+    if indices.shape != shape or indices.ndim != 1:
+        raise ValueError(f"stratum_indices and {what} must be one-dimensional and equally long")
+    if indices.size and not (indices.min() >= 0 and indices.max() < strata):
+        raise IndexError(f"stratum indices must be in [0, {strata})")
+    return indices
+
+
+def add_rows(totals: Floats, indices: NDArray[np.int64], rows: Floats) -> None:
+    """Add `rows[i]` to `totals[indices[i]]`, in place; an index may occur several times."""
+    if np.all(indices[1:] > indices[:-1]) or np.unique(indices).size == indices.size:
+        totals[indices] += rows
+    else:
+        np.add.at(totals, indices, rows)

@@ -1,5 +1,6 @@
 """Several e-values into one verdict, and into names."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -46,6 +47,13 @@ def global_e_value(e_values: Sequence[float], k: int | None = None) -> float:
     with np.errstate(divide="ignore"):
         logs = np.minimum(np.log(values), LOG_E_MAX)
     return e_from_log(log_global_e_value(logs, _total(values, k)))
+
+
+def log_weighted_mean(log_e_values: Sequence[float], weights: Sequence[float]) -> float:
+    """The logarithm of a weighted mean of e-values, from logarithms; `weights` sum to 1, fixed beforehand."""
+    top = max(log_e_values)
+    pairs = zip(log_e_values, weights, strict=True)
+    return top + math.log(sum(weight * math.exp(value - top) for value, weight in pairs))
 
 
 def log_global_e_value(log_e_values: Floats, k: int) -> float:

@@ -1,6 +1,7 @@
 """Betting confidence sequences: how much, valid at whatever moment the reading stops."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -108,12 +109,12 @@ def _lower_end(unit: Floats, alpha: float, population: int | None, running: bool
     if population is not None:
         low = float(unit.sum()) / population
         high = low + (population - unit.size) / population
-    offset, weight = _remaining_mean(unit, population)
+    whole = population is None and not running
+    log_capital = _unordered(unit) if whole else _ordered(unit, population, running)
     log_needed = math.log(1.0 / alpha)
     while high - low > END_POINT_TOLERANCE:
         middle = (low + high) / 2
-        means = offset + weight * middle
-        if _log_capital(unit, means, running) >= log_needed:
+        if log_capital(middle) >= log_needed:
             low = middle
         else:
             high = middle
@@ -129,9 +130,24 @@ def _remaining_mean(unit: Floats, population: int | None) -> tuple[Floats, Float
     return -before / left, population / left
 
 
-def _log_capital(unit: Floats, means: Floats, running: bool) -> float:
-    """The log capital of betting that the values exceed `means`: the largest ever reached, or that at the end."""
-    logs = np.log1p(np.outer(_SHARES, unit / means - 1.0))
-    if not running:
-        return float(log_mean_exp(logs.sum(axis=1)))
-    return float(np.max(log_mean_exp(np.cumsum(logs, axis=1), axis=0)))
+def _ordered(unit: Floats, population: int | None, running: bool) -> Callable[[float], float]:
+    """The log capital of betting that the values exceed a mean: the largest ever reached, or that at the end."""
+    offset, weight = _remaining_mean(unit, population)
+
+    def log_capital(mean: float) -> float:
+        logs = np.log1p(np.outer(_SHARES, unit / (offset + weight * mean) - 1.0))
+        if not running:
+            return float(log_mean_exp(logs.sum(axis=1)))
+        return float(np.max(log_mean_exp(np.cumsum(logs, axis=1), axis=0)))
+
+    return log_capital
+
+
+def _unordered(unit: Floats) -> Callable[[float], float]:
+    """The same at the end, where order does not count: thousands of flips are three values and their counts."""
+    values, counts = np.unique(unit, return_counts=True)
+
+    def log_capital(mean: float) -> float:
+        return float(log_mean_exp(np.log1p(np.outer(_SHARES, values / mean - 1.0)) @ counts))
+
+    return log_capital

@@ -1,12 +1,20 @@
 """The sequential judge: diverged, equivalent, or not yet known."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from driftline.detectors.betting import LOG_E_MAX, Floats, e_from_log, log_mean_exp
 from driftline.detectors.combine import e_bh, log_global_e_value
-from driftline.detectors.evidence import EXIT_LEVELS, EquivalenceWatch, StratumEvidence, signed_differences
+from driftline.detectors.evidence import (
+    EXIT_LEVELS,
+    LEVELS,
+    EquivalenceWatch,
+    StratumEvidence,
+    signed_differences,
+)
+from driftline.detectors.excess import AGREEMENT, FLOOR_RUNS_MIN, FloorReading, floor_readings
 from driftline.detectors.outcomes import Decision, JudgeSummary, Observation
 from driftline.detectors.summary import Evidence, summarise
 from driftline.detectors.tally import Tally
@@ -14,6 +22,11 @@ from driftline.detectors.tally import Tally
 NET_RATE_NOTE = (
     "net rate equivalent over the decisions of this segment (the intervals shown are for decisions to come);"
     " there was no noise floor, so this does not exclude that other decisions are affected at the same rate"
+)
+FLOOR_NOTE = (
+    "equivalent over the decisions of this segment (the intervals shown are for decisions to come): in every stratum"
+    " the net rate moved by less than delta, and the candidate differs from runs of the incumbent by less than delta"
+    " more often than they do from one another, at each level that decides"
 )
 
 
@@ -25,12 +38,21 @@ class SequentialJudge:
     `observe`, in this order: `diverged` when that global e-value reaches 1 / alpha; else `equivalent` when in every
     stratum the intervals of the net change of the verdict and of each indicator lie inside +-`delta`; else None.
 
-    If the arms are exchangeable given each event, `diverged` has a chance of at most `alpha`, over all strata, levels
-    and moments together. If in some stratum a net change over its planned events is larger than `delta`, `equivalent`
-    has a chance of at most `alpha`.
+    With `floor_runs` of the incumbent on each observation, soft rank and excess mismatch are part of every level's
+    e-value, with weights fixed beforehand (`evidence.FLOOR_WEIGHTS`), so that a candidate that spreads over more
+    answers than the incumbent, or fewer, is seen at one paid call an event; and `equivalent` needs more: in every
+    stratum the interval of the excess mismatch has its upper end below +`delta` at each level that decides.
 
-    Not guaranteed: the first, if events are not fed in an order fixed before any call; the second, beyond net
-    rates (see `note`), or exactly where a workflow has several correlated events. `diverged` may name no stratum.
+    All other levels that answers have (bytes, canonical, arguments) get e-values of their own in the summary, valid
+    each by itself. They decide nothing: neither the decision nor a name rests on them.
+
+    If the arms, and the floor where there is one, are exchangeable given each event, `diverged` has a chance of at
+    most `alpha`, over all strata, levels and moments together. If in some stratum a net change, or with a floor the
+    excess, over its planned events is larger than `delta`, `equivalent` has a chance of at most `alpha`.
+
+    Not guaranteed: the first, if events are not fed in an order fixed before any call; the second, without a floor
+    beyond net rates (see `note`), or exactly where a workflow has several correlated events. `diverged` may name no
+    stratum.
 
     With `locate` the evidence goes on after the alarm until e-BH names a stratum: the alarm stands whatever comes,
     and the names are those at the one moment at which the evidence stopped.
@@ -42,6 +64,8 @@ class SequentialJudge:
             outside are held at 0 or 1.
         exit_levels: which of verdict, action and state decide.
         locate: whether evidence is taken after an alarm until a stratum is named.
+        floor_runs: runs of the incumbent that are planned for each event; fewer than two are no floor. An event with
+            fewer than two of them moves neither soft rank nor excess.
 
     Raises:
         ValueError: strata repeat or have no plan, or a number or level is out of its range.
@@ -58,14 +82,16 @@ class SequentialJudge:
         indicators: Sequence[str] = (),
         exit_levels: Sequence[str] = ("verdict", "action"),
         locate: bool = False,
+        floor_runs: int = 0,
     ) -> None:
         _check(strata, planned, alpha, delta, exit_levels)
         self._alpha, self._indicators, self._levels = alpha, tuple(indicators), tuple(exit_levels)
         self._index = {stratum: index for index, stratum in enumerate(strata)}
         self._planned = {stratum: planned[stratum] for stratum in strata}
-        self._evidence = [StratumEvidence(exit_levels, len(indicators), min_effect) for _ in strata]
-        signed = 1 + len(indicators)
-        self._watches = [EquivalenceWatch(signed, delta, alpha, planned[name]) for name in strata]
+        self._floor = floor_runs >= FLOOR_RUNS_MIN
+        self._evidence = [StratumEvidence(len(indicators), min_effect, self._floor) for _ in strata]
+        signed, excesses = 1 + len(indicators), len(exit_levels) if self._floor else 0
+        self._watches = [EquivalenceWatch(signed, delta, alpha, planned[name], excesses) for name in strata]
         self._outside = sum(not watch.inside for watch in self._watches)
         self._log_e = np.zeros((len(strata), len(exit_levels)))
         self._tally = Tally(tuple(exit_levels))
@@ -87,7 +113,9 @@ class SequentialJudge:
     @property
     def note(self) -> str:
         """What limits the decision; empty where nothing does."""
-        return NET_RATE_NOTE if self._decision == "equivalent" else ""
+        if self._decision != "equivalent":
+            return ""
+        return FLOOR_NOTE if self._floor else NET_RATE_NOTE
 
     @property
     def e_value(self) -> float:
@@ -108,13 +136,13 @@ class SequentialJudge:
         """
         if self.done:
             raise RuntimeError(f"the judge has decided ({self._decision}) and takes no more evidence")
-        index = self._add(observation)
+        index, readings = self._add(observation)
         differences = signed_differences(observation, self._indicators)
-        self._evidence[index].update(observation, differences)
-        self._log_e[index] = self._evidence[index].log_e_values()
+        self._evidence[index].update(observation, differences, readings)
+        self._log_e[index] = self._evidence[index].log_e_values(self._levels)
         watch = self._watches[index]
         was_inside = watch.inside
-        watch.update(differences)
+        watch.update(differences, self._excesses(readings))
         self._outside -= watch.inside and not was_inside
         self._decide()
 
@@ -133,7 +161,7 @@ class SequentialJudge:
         """Return rates, intervals, e-values and names, as they stand now."""
         return summarise(
             self._tally,
-            Evidence(self._levels, tuple(self._index), self._e_values()),
+            self._all_evidence(),
             stop=self._stop,
             alpha=self._alpha,
             decision=self._decision,
@@ -141,19 +169,31 @@ class SequentialJudge:
             e_value=self.e_value,
         )
 
-    def _add(self, observation: Observation) -> int:
+    def _all_evidence(self) -> Evidence:
+        """E-values of the levels that decide, and after them of those that are only reported."""
+        levels = (*self._levels, *(level for level in LEVELS if level not in self._levels))
+        logs = np.array([evidence.log_e_values(levels) for evidence in self._evidence])
+        return Evidence(levels, len(self._levels), tuple(self._index), np.exp(np.minimum(logs, LOG_E_MAX)))
+
+    def _excesses(self, readings: Mapping[str, FloorReading] | None) -> list[float] | None:
+        if not self._floor:
+            return []
+        return None if readings is None else [readings.get(level, AGREEMENT).excess for level in self._levels]
+
+    def _add(self, observation: Observation) -> tuple[int, Mapping[str, FloorReading] | None]:
         stratum = observation.stratum
         if stratum not in self._index:
             raise ValueError(f"stratum {stratum!r} was not planned")
         if self._tally.events(stratum) >= self._planned[stratum]:
             raise ValueError(f"all {self._planned[stratum]} planned events of stratum {stratum!r} were read")
-        self._tally.add(observation)
-        return self._index[stratum]
+        readings = floor_readings(observation) if self._floor else None
+        self._tally.add_read(observation, readings)
+        return self._index[stratum], readings
 
     def _decide(self) -> None:
         if self._decision is None:
             log_e_value = self._log_e_value()
-            if log_e_value >= -np.log(self._alpha):
+            if log_e_value >= -math.log(self._alpha):
                 self._decision = "diverged"
                 self._alarm = (self._tally.events(), e_from_log(log_e_value))
             elif not self._outside:

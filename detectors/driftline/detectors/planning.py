@@ -1,6 +1,7 @@
 """What a replay will need, before anything is spent."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,7 +35,8 @@ def events_needed(discordant_share: float, majority_share: float, alpha: float =
     Raises:
         ValueError: a share or `alpha` is outside its range, or `strata` is below 1.
     """
-    _check_shares(discordant_share, majority_share, alpha, strata)
+    check_shares(discordant_share, majority_share)
+    check_test(alpha, strata)
     entropy = -sum(p * math.log(p) for p in (majority_share, 1.0 - majority_share) if p > 0.0)
     growth = discordant_share * (math.log(2.0) - entropy)
     return (math.log(2.0 * strata / alpha) + 1.0) / growth if growth > 0.0 else math.inf
@@ -62,9 +64,8 @@ def power_by_simulation(
     Raises:
         ValueError: as `events_needed`; also `weight` outside (0, 1].
     """
-    _check_shares(discordant_share, majority_share, alpha, strata)
-    if not 0.0 < weight <= 1.0:
-        raise ValueError(f"weight must be in (0, 1], got {weight}")
+    check_shares(discordant_share, majority_share)
+    check_test(alpha, strata, weight)
     needed = math.log((strata / alpha - (1.0 - weight)) / weight)
     rng = np.random.default_rng(seed)
     up = discordant_share * majority_share
@@ -73,10 +74,7 @@ def power_by_simulation(
         draws = rng.random((min(PATHS_AT_A_TIME, paths - start), events))
         differences = np.where(draws < up, 1.0, np.where(draws < discordant_share, -1.0, 0.0))
         stops.extend(_alarm_times(differences, needed, min_effect))
-    power = float(np.mean(np.isfinite(stops)))
-    median = float(np.quantile(stops, 0.5, method="inverted_cdf"))
-    error = math.sqrt(power * (1.0 - power) / paths)
-    return PowerEstimate(power, error, median if math.isfinite(median) else None)
+    return estimated(stops)
 
 
 def _alarm_times(differences: np.ndarray, log_needed: float, min_effect: float) -> list[float]:
@@ -91,8 +89,23 @@ def _alarm_times(differences: np.ndarray, log_needed: float, min_effect: float) 
     return [float(time) for time in times]
 
 
-def _check_shares(discordant_share: float, majority_share: float, alpha: float, strata: int) -> None:
+def estimated(stops: Sequence[float]) -> PowerEstimate:
+    """Return what paths say that alarm after `stops` events, infinite where they do not."""
+    power = float(np.mean(np.isfinite(stops)))
+    median = float(np.quantile(stops, 0.5, method="inverted_cdf"))
+    error = math.sqrt(power * (1.0 - power) / len(stops))
+    return PowerEstimate(power, error, median if math.isfinite(median) else None)
+
+
+def check_shares(discordant_share: float, majority_share: float) -> None:
+    """Raise ValueError for shares outside their range."""
     if not 0.0 <= discordant_share <= 1.0 or not 0.5 <= majority_share <= 1.0:
         raise ValueError("discordant_share must be in [0, 1] and majority_share in [0.5, 1]")
+
+
+def check_test(alpha: float, strata: int, weight: float = 1.0) -> None:
+    """Raise ValueError for a test that cannot be."""
     if not 0.0 < alpha < 1.0 or strata < 1:
         raise ValueError("alpha must be in (0, 1) and strata at least 1")
+    if not 0.0 < weight <= 1.0:
+        raise ValueError(f"weight must be in (0, 1], got {weight}")

@@ -5,18 +5,33 @@ from dataclasses import dataclass
 
 from driftline.detectors.betting import Floats
 from driftline.detectors.combine import e_bh, global_e_value
+from driftline.detectors.excess import VERDICT
 from driftline.detectors.intervals import betting_interval, mismatch_interval
-from driftline.detectors.outcomes import Decision, Interval, JudgeSummary, LevelSummary, StratumSummary
-from driftline.detectors.tally import POOLED, VERDICT, Tally
+from driftline.detectors.outcomes import Decision, Interval, JudgeSummary, LevelSummary, Noise, StratumSummary
+from driftline.detectors.tally import POOLED, Tally
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """E-values at the stop, shape (strata, exit levels), with the names of both axes."""
+    """E-values at the stop, shape (strata, levels), with the names of both axes; `deciding` levels come first."""
 
     levels: tuple[str, ...]
+    deciding: int
     strata: tuple[str, ...]
     e_values: Floats
+
+    def named(self, alpha: float) -> set[tuple[int, int]]:
+        """Row and column of those that e-BH rejects, among those that decide."""
+        rejected = e_bh(self.e_values[:, : self.deciding].ravel().tolist(), alpha)
+        return {divmod(index, self.deciding) for index in rejected}
+
+    def column(self, level: str) -> int | None:
+        """Where the level is; None where it has no e-value."""
+        return self.levels.index(level) if level in self.levels else None
+
+    def decides(self, level: str) -> bool:
+        """Whether the level's e-value counts."""
+        return level in self.levels[: self.deciding]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +61,19 @@ class _Readings:
     def change(self, stratum: str | None, level: str, upto: int | None = None) -> float | None:
         return _mean(self.tally.differences(stratum, upto)) if level == VERDICT else None
 
+    def noise(self, stratum: str | None, level: str) -> Noise | None:
+        events = self.tally.floored(stratum)
+        if not events:
+            return None
+        noise, excess = self.tally.noise(stratum, level), self.tally.excess(stratum, level)
+        return Noise(
+            events=events,
+            mismatch=float(noise.mean()),
+            interval=mismatch_interval(noise, self.alpha, running=False),
+            excess=float(excess.mean()),
+            excess_interval=betting_interval(excess, self.alpha, running=False),
+        )
+
     def events_at_stop(self, stratum: str | None) -> int:
         return self.stop.get(stratum, self.tally.events(stratum))
 
@@ -62,7 +90,7 @@ def summarise(
 ) -> JudgeSummary:
     """Return the summary of what was read; `stop` holds the events per stratum at the decision, empty if none."""
     readings = _Readings(tally, stop, alpha)
-    named = set(e_bh(evidence.e_values.ravel().tolist(), alpha))
+    named = evidence.named(alpha)
     return JudgeSummary(
         decision=decision,
         note=note,
@@ -83,9 +111,7 @@ def _level(readings: _Readings, level: str, evidence: Evidence) -> LevelSummary:
     rates = readings.tally.rates() if is_verdict else None
     differences = readings.tally.differences()
     interval, interval_at_stop = readings.intervals(POOLED, level)
-    e_value = None
-    if level in evidence.levels:
-        e_value = global_e_value(evidence.e_values[:, evidence.levels.index(level)].tolist())
+    column = evidence.column(level)
     return LevelSummary(
         level=level,
         events=readings.tally.events(),
@@ -98,15 +124,17 @@ def _level(readings: _Readings, level: str, evidence: Evidence) -> LevelSummary:
         interval_at_stop=interval_at_stop,
         flips_down=int((differences < 0).sum()) if is_verdict else None,
         flips_up=int((differences > 0).sum()) if is_verdict else None,
-        e_value=e_value,
+        e_value=None if column is None else global_e_value(evidence.e_values[:, column].tolist()),
+        decides=evidence.decides(level),
+        noise=readings.noise(POOLED, level),
     )
 
 
 def _stratum(
-    readings: _Readings, place: tuple[int, str], level: str, evidence: Evidence, named: set[int]
+    readings: _Readings, place: tuple[int, str], level: str, evidence: Evidence, named: set[tuple[int, int]]
 ) -> StratumSummary:
     row, stratum = place
-    column = evidence.levels.index(level) if level in evidence.levels else None
+    column = evidence.column(level)
     interval, interval_at_stop = readings.intervals(stratum, level)
     return StratumSummary(
         stratum=stratum,
@@ -114,12 +142,14 @@ def _stratum(
         events=readings.tally.events(stratum),
         events_at_stop=readings.events_at_stop(stratum),
         e_value=None if column is None else float(evidence.e_values[row, column]),
-        named=column is not None and row * len(evidence.levels) + column in named,
+        named=(row, column) in named,
         change=readings.change(stratum, level),
         change_at_stop=readings.change(stratum, level, readings.events_at_stop(stratum)),
         mismatch=readings.mismatch(stratum, level),
         interval=interval,
         interval_at_stop=interval_at_stop,
+        decides=evidence.decides(level),
+        noise=readings.noise(stratum, level),
     )
 
 

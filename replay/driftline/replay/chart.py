@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from driftline.detectors import mismatch_interval
+from driftline.replay.wording import noise_of
 
 STEPS = (0.05, 0.1, 0.2, 0.25, 0.5, 1.0)
 """Where an axis of rates may end."""
@@ -51,14 +52,15 @@ def mismatch_chart(levels: Mapping[str, Any], floor: Mapping[str, Any] | None, a
     """Level by level how many answers differ, and how many differ anyway between runs of one model."""
     found = {name: level for name, level in levels.items() if level and level["mismatch"] is not None}
     known = {name: _of_mismatch(level, alpha) for name, level in found.items()}
-    noise = (floor or {}).get("levels") or {}
-    shown = [*known.values(), *(noise.get(name) for name in known)]
+    noise = {name: noise_of(name, level, floor) for name, level in found.items()}
+    shown = [*known.values(), *noise.values()]
     top = _end(max((_upper(measured) for measured in shown if measured), default=1.0))
     rows = []
     for name, level in known.items():
         bars = [_share_bar("change", level, top, "candidate against baseline")]
-        if noise.get(name) and noise[name]["mismatch"] is not None:
-            bars.append(_share_bar("floor", noise[name], top, "noise floor"))
+        beside = noise[name]
+        if beside and beside["mismatch"] is not None:
+            bars.append(_share_bar("floor", beside, top, "noise floor"))
         rows.append(Row(name, bars))
     ticks = [(100 * tick / 4, f"{25 * tick * top:.3g} %") for tick in range(5)]
     return Chart("How many answers differ", rows, ticks, 0.0)

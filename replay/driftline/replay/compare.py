@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from driftline.consumers.models.answers import CallFailed, ProviderCall
-from driftline.consumers.models.recorded import answer_recorded
-from driftline.consumers.proposing import Answer, ProposalRequest
 from driftline.consumers.verifier_spec import SpecJudge
-from driftline.replay.arms import Candidate
-from driftline.replay.floor import floor_data, floor_events
-from driftline.replay.harness import ForcedReplay
-from driftline.replay.ledger import Ledger
+from driftline.replay.attribution import attribute, attribution_data
+from driftline.replay.floor import floor_data, floor_event
 from driftline.replay.plain import plain
+from driftline.replay.recorded_arms import RecordedArms, compare_runs
 from driftline.replay.recordings import RecordedRun, recorded_run, recorded_segments
 from driftline.replay.report import report_data
 from driftline.replay.result import ForcedResult, Limits
-from driftline.replay.segment import Segment
 from driftline.replay.subject import RecordedSubject
-from driftline.replay.wording import interval_text, signed_text
 from driftline.schemas import Contracts, UsageError, canonical_json, content_hash
 
-IN_MEMORY = Path(":memory:")
-"""SQLite's name for a database that leaves nothing behind: recorded answers were paid for by others."""
 RUN_ID_DIGITS = 12
 NAMES = (
     *("verdict", "alpha", "delta", "events", "paid_calls", "overspent_calls", "cost_usd", "stopped_because"),
@@ -73,55 +63,49 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class _Arms:
+class _Runs:
     baseline: RecordedRun
     candidate: RecordedRun
     incumbent: RecordedRun | None
-    floor: Sequence[RecordedRun]
+    floor: tuple[RecordedRun, ...]
 
+    @property
+    def noise(self) -> tuple[RecordedRun, ...]:
+        """The runs that are the noise floor: those that were named, else L and A', two runs of one model as well.
 
-class RecordedAnswering:
-    """A proposer that answers `recorded/…` and nothing else, without LiteLLM."""
+        None where one run is two of the arms: a run that is held against itself tells nothing of noise.
+        """
+        if self.floor or self.incumbent is None:
+            return self.floor
+        distinct = len({self.baseline, self.incumbent, self.candidate}) == len("LAB")
+        return (self.baseline, self.incumbent) if distinct else ()
 
-    async def propose(self, request: ProposalRequest) -> Answer:
-        """As `Proposer.propose`."""
-        name = request.model.removeprefix("recorded/")
-        call = ProviderCall(name, tuple(request.messages), request.key, request.parameters, request.timeout_s)
-        try:
-            own = await answer_recorded(call)
-        except CallFailed as failed:
-            return Answer(None, failed.failure, failed.detail)
-        return Answer(
-            text=own.text,
-            model_reported=own.model_reported,
-            facts=own.facts,
-            usage=own.usage,
-            cost_usd=own.cost_usd,
-            latency_ms=own.latency_ms,
-        )
+    @property
+    def all(self) -> set[RecordedRun]:
+        """Every run that is read."""
+        return {self.baseline, self.candidate, *self.noise} | ({self.incumbent} if self.incumbent else set())
 
 
 def compare_recordings(request: Comparing) -> Comparison:
     """Compare two recorded runs, event by event. No broker, no call and no file is needed but the recording.
 
-    The verdict is of L against B. With an incumbent, L against A' and A' against B are tested each on its own, and
-    stand under `attribution`: the first speaks of environment, harness or provider, the second of the change.
+    The verdict is of L against B. The noise floor takes part in it: the runs that are named as such, else L and A',
+    which are two runs of one model as well. With an incumbent, L against A' and A' against B are tested each on its
+    own, and give the cause: the first speaks of environment, harness or provider, the second of the change.
 
     Raises:
         BadInput: The recording or its spec cannot be read; names file and line.
         UsageError: The recording holds no such run, or the candidate's is part of the floor.
     """
-    arms = _arms(request)
-    runs = {run for run in (arms.baseline, arms.incumbent, *arms.floor) if run is not None}
-    segments = recorded_segments(request.file, sorted(runs, key=str), request.spec)
+    runs = _runs(request)
+    segments = recorded_segments(request.file, sorted(runs.all, key=str), request.spec)
     subject = RecordedSubject(request.file.name, request.spec, Contracts.load())
-    result = _replay(request, subject, segments[arms.baseline], arms.candidate)
-    report = report_data(request.file.name, str(arms.baseline), str(arms.candidate), result, request.limits)
-    report["verifier_drift"] = 0  # a recording holds no verdict of then
-    report["noise_floor"] = plain(_noise_floor(request, arms, segments, subject, result))
-    report["attribution"] = plain(_attribution(request, arms, segments, subject))
-    if report["noise_floor"] is not None and report["verdict"] == "equivalent":
-        report["note"] = _beyond_the_floor(report["noise_floor"])
+    arms = RecordedArms(segments, subject)
+    result = _tested(request, arms, runs.baseline, runs.candidate, runs.noise)
+    report = report_data(request.file.name, str(runs.baseline), str(runs.candidate), result, request.limits)
+    report["noise_floor"] = plain(_noise_floor(request, arms, runs, result))
+    if runs.incumbent is not None:
+        report["attribution"] = plain(_attribution(request, arms, runs, runs.incumbent, result))
     return Comparison(report, result)
 
 
@@ -137,18 +121,18 @@ def _only(names: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: values[name] for name in names}
 
 
-def _arms(request: Comparing) -> _Arms:
+def _runs(request: Comparing) -> _Runs:
     path = request.file
-    arms = _Arms(
+    runs = _Runs(
         baseline=recorded_run(path, request.baseline),
         candidate=recorded_run(path, request.candidate),
         incumbent=None if request.incumbent is None else recorded_run(path, request.incumbent),
-        floor=() if request.floor is None else _floor_runs(path, request.floor),
+        floor=() if request.floor is None else tuple(_floor_runs(path, request.floor)),
     )
-    if arms.candidate in arms.floor:
+    if runs.candidate in runs.floor:
         mend = "leave it out of --floor: the floor is what other runs of one model differ by"
-        raise UsageError(f"the candidate {arms.candidate} is itself part of the noise floor", mend)
-    return arms
+        raise UsageError(f"the candidate {runs.candidate} is itself part of the noise floor", mend)
+    return runs
 
 
 def _floor_runs(path: Path, text: str) -> list[RecordedRun]:
@@ -159,66 +143,52 @@ def _floor_runs(path: Path, text: str) -> list[RecordedRun]:
     return [recorded_run(path, f"{model}@{number}") for number in numbers]
 
 
-def _replay(request: Comparing, subject: RecordedSubject, segment: Segment, candidate: RecordedRun) -> ForcedResult:
-    limits = replace(request.limits, concurrency=1, read_on=True)
-    ledger = Ledger(IN_MEMORY)
-    try:
-        replay = ForcedReplay(
-            _run_id(request, candidate),
-            segment,
-            subject,
-            Candidate(candidate.source(request.file)),
-            RecordedAnswering(),
-            ledger,
-            limits,
-            lambda: datetime.now(UTC),
-        )
-        return asyncio.run(replay.run())
-    finally:
-        ledger.close()
-
-
-def _run_id(request: Comparing, candidate: RecordedRun) -> str:
-    named = [str(request.file), request.baseline, str(candidate), request.spec.version]
-    return content_hash(canonical_json(named))[:RUN_ID_DIGITS]
-
-
-def _noise_floor(
+def _tested(
     request: Comparing,
-    arms: _Arms,
-    segments: Mapping[RecordedRun, Segment],
-    subject: RecordedSubject,
-    result: ForcedResult,
-) -> dict[str, Any] | None:
-    runs = arms.floor or ([arms.baseline, arms.incumbent] if arms.incumbent else [])
-    if not runs:
+    arms: RecordedArms,
+    before: RecordedRun,
+    after: RecordedRun,
+    floor: Sequence[RecordedRun] = (),
+) -> ForcedResult:
+    named = [str(request.file), str(before), str(after), request.spec.version]
+    run_id = content_hash(canonical_json(named))[:RUN_ID_DIGITS]
+    return compare_runs(arms, before, after, request.limits, floor, run_id)
+
+
+def _noise_floor(request: Comparing, arms: RecordedArms, runs: _Runs, result: ForcedResult) -> dict[str, Any] | None:
+    if not runs.noise:
         return None
-    source = "replicates" if arms.floor else "incumbent"
-    found = floor_events([segments[run] for run in runs], subject)
+    found = {}
+    for logged in {
+        one.decision.decision_id: one for run in runs.noise for one in arms.segments[run].decisions
+    }.values():
+        judged = arms.floor(runs.noise, logged.decision.decision_id)
+        if len(judged) > 1:
+            found[logged.decision.workflow] = floor_event(logged.decision.stream, judged)
     levels = [level.level for level in result.judged.levels]
-    return floor_data(source, [str(run) for run in runs], found, result.pairs, levels, request.limits.alpha)
-
-
-def _beyond_the_floor(floor: Mapping[str, Any]) -> str:
-    """What an equivalence of net rates leaves open, and what the noise floor says of it."""
-    verdict = floor["levels"]["verdict"]
-    if verdict["excess"] is None:
-        return "net rate equivalent; no decision has both a candidate's answer and a noise floor"
-    excess, interval = signed_text(verdict["excess"]), interval_text(verdict["excess_interval"])
-    return f"net rate equivalent; verdicts differ {excess} more often than runs of one model do, interval {interval}"
+    source = "replicates" if runs.floor else "incumbent"
+    return floor_data(source, [str(run) for run in runs.noise], found, result.pairs, levels, request.limits.alpha)
 
 
 def _attribution(
-    request: Comparing, arms: _Arms, segments: Mapping[RecordedRun, Segment], subject: RecordedSubject
-) -> dict[str, Any] | None:
-    if arms.incumbent is None:
-        return None
-    environment = _replay(request, subject, segments[arms.baseline], arms.incumbent)
-    change = _replay(request, subject, segments[arms.incumbent], arms.candidate)
-    return {
-        "environment": _contrast(arms.baseline, arms.incumbent, environment),
-        "candidate": _contrast(arms.incumbent, arms.candidate, change),
-    }
+    request: Comparing, arms: RecordedArms, runs: _Runs, incumbent: RecordedRun, result: ForcedResult
+) -> dict[str, Any]:
+    """The two contrasts, each a test of its own. Only runs that are named as the floor are one for the candidate."""
+    environment = _tested(request, arms, runs.baseline, incumbent)
+    change = _tested(request, arms, incumbent, runs.candidate, runs.floor)
+    found = attribute(
+        verdict=result.verdict,
+        environment=environment.verdict,
+        change=change.verdict,
+        changed=[] if runs.baseline.model == runs.candidate.model else ["model"],
+        drifted=0,
+        compared=len(result.pairs),
+    )
+    return attribution_data(
+        found,
+        environment=_contrast(runs.baseline, incumbent, environment),
+        candidate=_contrast(incumbent, runs.candidate, change),
+    )
 
 
 def _contrast(before: RecordedRun, after: RecordedRun, result: ForcedResult) -> dict[str, Any]:

@@ -8,11 +8,8 @@ from itertools import combinations
 from typing import Any
 
 from driftline.detectors import betting_interval, mismatch_interval
-from driftline.replay.arms import judge_logged
-from driftline.replay.levels import LEVELS
+from driftline.replay.levels import LEVELS, JudgedAnswer
 from driftline.replay.result import Pair
-from driftline.replay.segment import Segment
-from driftline.replay.subject import Subject
 
 Hashes = Mapping[str, str]
 
@@ -26,21 +23,10 @@ class FloorEvent:
     """Level to the share of the pairs of runs that differ."""
 
 
-def floor_events(runs: Sequence[Segment], subject: Subject) -> dict[str, FloorEvent]:
-    """Every event that at least two runs answered, by workflow. The runs are judged by today's verifier."""
-    answers: dict[str, list[Hashes]] = {}
-    streams: dict[str, str] = {}
-    for run in runs:
-        for logged in run.decisions:
-            judged = judge_logged(logged, subject)
-            if not judged.lost:
-                answers.setdefault(logged.decision.workflow, []).append(judged.hashes)
-                streams[logged.decision.workflow] = logged.decision.stream
-    return {
-        workflow: FloorEvent(streams[workflow], {level: _differing(hashes, level) for level in LEVELS})
-        for workflow, hashes in answers.items()
-        if len(hashes) > 1
-    }
+def floor_event(stream: str, runs: Sequence[JudgedAnswer]) -> FloorEvent:
+    """What at least two runs of one model, judged by today's verifier, answered to an event."""
+    hashes = [run.hashes for run in runs]
+    return FloorEvent(stream, {level: _differing(hashes, level) for level in LEVELS})
 
 
 def floor_data(
@@ -62,7 +48,7 @@ def floor_data(
     Args:
         source: `replicates` or `incumbent`: what the runs are.
         arms: Their names.
-        floor: As `floor_events` gives it.
+        floor: Events by workflow.
         pairs: Of the candidate's run, for the excess.
         levels: Those that the answers have.
         alpha: Of each interval.

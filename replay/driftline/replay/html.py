@@ -13,7 +13,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from driftline.replay import wording
 from driftline.replay.chart import Chart, change_chart, mismatch_chart
 from driftline.replay.comparison import earlier_rows
-from driftline.replay.levels import EXIT_FAMILY
 
 PAGE_BYTES_MAX = 1_000_000
 FLIPS_MAX = 50
@@ -64,15 +63,19 @@ def _page(
     segment: Mapping[str, Any] | None,
     earlier: Mapping[str, Any] | None,
 ) -> str:
-    strata = _strata(report["strata"])
+    strata, levels, floor = _strata(report["strata"]), report["levels"], report.get("noise_floor")
     diff = (report.get("prompt_diff") or "").splitlines()
     return _template().render(
         report=report,
         sentence=wording.sentence(report),
         because=wording.STOPPED_BECAUSE.get(report["stopped_because"], report["stopped_because"]),
-        verdict=report["levels"].get("verdict"),
+        verdict=levels.get("verdict"),
+        levels=[(name, level, wording.noise_of(name, level, floor)) for name, level in levels.items() if level],
+        noisy=wording.has_noise([*levels.values(), *strata], floor),
+        cause=wording.cause_text(report),
+        contrasts=wording.contrasts(report),
         charts=[chart for chart in (change_chart(report), _differing(report)) if chart.rows],
-        strata=strata[:STRATA_MAX],
+        strata=[(one, wording.noise_of(one["level"], one, floor, one["stream"])) for one in strata[:STRATA_MAX]],
         strata_left=max(0, len(strata) - STRATA_MAX),
         flips=flips,
         changed=max(len(flips), (segment or {}).get("changed") or 0),
@@ -89,7 +92,7 @@ def _differing(report: Mapping[str, Any]) -> Chart:
 
 def _strata(strata: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Those that decide: the named ones first, then by their evidence."""
-    deciding = [stratum for stratum in strata if stratum["level"] in EXIT_FAMILY and stratum["events"]]
+    deciding = [stratum for stratum in strata if wording.decides(stratum["level"], stratum) and stratum["events"]]
     return sorted(deciding, key=lambda stratum: (not stratum["named"], -(stratum["e_value"] or 0.0)))
 
 
@@ -141,7 +144,18 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("rate_text", "signed_text", "interval_text", "e_text", "cost_text"):
+    texts = (
+        "rate_text",
+        "signed_text",
+        "interval_text",
+        "e_text",
+        "cost_text",
+        "noise_text",
+        "excess_text",
+        "count_text",
+    )
+    for name in texts:
         environment.filters[name] = getattr(wording, name)
+    environment.globals.update(decides=wording.decides, evidence_text=wording.evidence_text)
     environment.filters["name"] = lambda value: cut(str(value), NAME_CHARACTERS_MAX)
     return environment.get_template("run.html.jinja")

@@ -11,6 +11,7 @@ from typing import Any
 from driftline.consumers.judging import Judgement
 from driftline.consumers.proposing import Answer, ProposerFailure
 from driftline.detectors import ArmOutcome
+from driftline.replay.level_features import json_features, text_features
 from driftline.schemas import NotCanonical, canonical_json, content_hash, parse_json
 from driftline.schemas.fields import escape_surrogates
 
@@ -54,20 +55,50 @@ class JudgedAnswer:
     @cached_property
     def hashes(self) -> dict[str, str]:
         """Hash by level; a level that the answer does not have is absent."""
-        text = self.answer.text or ""
-        found = {BYTES: _hash(text), CANONICAL: _hash(canonical_text(text)), VERDICT: self.verdict}
-        proposal, action = self.judgement.proposal, self.judgement.action
-        if proposal is not None and proposal.type != "answer":
-            found[ARGUMENTS] = _hash_json(dict(proposal.payload))
+        found = {BYTES: _hash(self._text), CANONICAL: _hash(self._canonical[0]), VERDICT: self.verdict}
+        arguments, action = self._arguments, self.judgement.action
+        if arguments is not None:
+            found[ARGUMENTS] = _hash_json(arguments)
         if action is not None:
             found[ACTION] = _hash_json([action.type, dict(action.compared)])
+        return found
+
+    @cached_property
+    def level_features(self) -> dict[str, dict[str, float]]:
+        """What the answer is at the levels that decide nothing, for the detectors to learn from."""
+        text, value = self._canonical
+        canonical = text_features(text) if value is None else json_features(value)
+        found = {BYTES: text_features(self._text), CANONICAL: canonical}
+        if self._arguments is not None:
+            found[ARGUMENTS] = json_features(self._arguments)
         return found
 
     def outcome(self) -> ArmOutcome:
         """What the detectors are told."""
         action = self.judgement.action
-        features = {"action=none": 1.0} if action is None else dict(action.features)
-        return ArmOutcome(accepted=float(self.judgement.accepted), features=features, hashes=self.hashes)
+        return ArmOutcome(
+            accepted=float(self.judgement.accepted),
+            features={"action=none": 1.0} if action is None else dict(action.features),
+            hashes=self.hashes,
+            level_features=self.level_features,
+        )
+
+    def floor_outcome(self) -> ArmOutcome:
+        """What the detectors are told of a run of the incumbent, which is held against others by equality alone."""
+        return ArmOutcome(accepted=float(self.judgement.accepted), features={}, hashes=self.hashes)
+
+    @property
+    def _text(self) -> str:
+        return self.answer.text or ""
+
+    @cached_property
+    def _canonical(self) -> tuple[str, Any]:
+        return _canonical(self._text)
+
+    @property
+    def _arguments(self) -> dict[str, Any] | None:
+        proposal = self.judgement.proposal
+        return None if proposal is None or proposal.type == "answer" else dict(proposal.payload)
 
 
 def canonical_text(text: str) -> str:
@@ -75,11 +106,17 @@ def canonical_text(text: str) -> str:
 
     The canonical text of a canonical text is that text. Its time grows with the length, whatever a model wrote.
     """
+    return _canonical(text)[0]
+
+
+def _canonical(text: str) -> tuple[str, Any]:
+    """The canonical text, and the JSON value that it stands for; None where it is none, or null."""
     inner = _unfenced(text)
     try:
-        return canonical_json(parse_json(inner))
+        value = parse_json(inner)
+        return canonical_json(value), value
     except (ValueError, NotCanonical, RecursionError):
-        return inner
+        return inner, None
 
 
 def _unfenced(text: str) -> str:

@@ -7,13 +7,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from driftline.replay.comparison import earlier_rows
-from driftline.replay.levels import EXIT_FAMILY
 from driftline.replay.wording import (
     STOPPED_BECAUSE,
+    cause_text,
     cost_text,
     count_text,
+    decides,
     e_text,
+    evidence_text,
+    excess_text,
+    has_noise,
     interval_text,
+    noise_of,
+    noise_text,
     rate_text,
     sentence,
     signed_text,
@@ -37,12 +43,16 @@ def _lines(report: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> Iter
     head = f"{escaped(report['app'])}: {escaped(report['baseline'])} → {escaped(report['candidate'])}"
     yield f"## {report['verdict'].upper()} — {head}"
     yield from ("", escaped(sentence(report)), "")
-    yield from _levels(report["levels"], (report.get("noise_floor") or {}).get("levels") or {})
-    yield from _strata(report["strata"])
+    floor = report.get("noise_floor")
+    yield from _levels(report["levels"], floor)
+    yield from ("", "An e-value in brackets decides nothing.")
+    yield from _strata(report["strata"], floor)
     if earlier is not None:
         rows = [(name, escaped(before), escaped(now)) for name, before, now in earlier_rows(earlier, report)]
         yield from ("", *_table(("against the earlier run", "earlier", "this run"), rows))
     yield from ("", _evidence(report))
+    if cause_text(report):
+        yield from ("", escaped(cause_text(report)))
     if report["note"]:
         yield from ("", f"_{escaped(report['note'])}_")
     for example in report["examples"]:
@@ -58,22 +68,26 @@ def _evidence(report: Mapping[str, Any]) -> str:
     )
 
 
-def _levels(levels: Mapping[str, Any], noise: Mapping[str, Any]) -> Iterator[str]:
-    beside = ("noise floor",) if noise else ()
+def _levels(levels: Mapping[str, Any], floor: Mapping[str, Any] | None) -> Iterator[str]:
+    noisy = has_noise(levels.values(), floor)
     rows = []
     for name, level in levels.items():
         if level is None:
             continue
-        floor = (rate_text(noise.get(name, {}).get("mismatch")),) if noise else ()
         interval = interval_text(level["interval"], signed=level["change"] is not None)
-        figures = (signed_text(level["change"]), interval, e_text(level["e_value"]))
+        figures = (signed_text(level["change"]), interval, evidence_text(name, level))
         flips = (count_text(level["flips_down"]), count_text(level["flips_up"]))
-        rows.append((name, rate_text(level["mismatch"]), *floor, *figures, *flips))
-    yield from _table(("level", "differ", *beside, "change", "interval", "e", "flips ↓", "flips ↑"), rows)
+        rows.append(
+            (name, rate_text(level["mismatch"]), *_noise(noisy, noise_of(name, level, floor)), *figures, *flips)
+        )
+    yield from _table(
+        ("level", "differ", *_noise_columns(noisy), "change", "interval", "e", "flips ↓", "flips ↑"), rows
+    )
 
 
-def _strata(strata: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    deciding = [stratum for stratum in strata if stratum["level"] in EXIT_FAMILY and stratum["events"]]
+def _strata(strata: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None) -> Iterator[str]:
+    noisy = has_noise(strata, floor)
+    deciding = [stratum for stratum in strata if decides(stratum["level"], stratum) and stratum["events"]]
     deciding.sort(key=lambda stratum: (not stratum["named"], -(stratum["e_value"] or 0.0)))
     rows = [
         (
@@ -82,14 +96,24 @@ def _strata(strata: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             stratum["level"],
             str(stratum["events"]),
             rate_text(stratum["mismatch"]),
+            *_noise(noisy, noise_of(stratum["level"], stratum, floor, stratum["stream"])),
             signed_text(stratum["change"]),
             e_text(stratum["e_value"]),
         )
         for stratum in deciding[:STRATA_MAX]
     ]
-    yield from ("", *_table(("", "stream", "level", "pairs", "differ", "change", "e"), rows))
+    columns = ("", "stream", "level", "pairs", "differ", *_noise_columns(noisy), "change", "e")
+    yield from ("", *_table(columns, rows))
     if len(deciding) > STRATA_MAX:
         yield from ("", f"{len(deciding) - STRATA_MAX} more strata are in the run's table `strata`.")
+
+
+def _noise_columns(noisy: bool) -> tuple[str, ...]:
+    return ("noise floor", "excess over it") if noisy else ()
+
+
+def _noise(noisy: bool, noise: Mapping[str, Any] | None) -> tuple[str, ...]:
+    return (noise_text(noise), excess_text(noise)) if noisy else ()
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from driftline.detectors import LevelSummary
+from driftline.replay.attribution import Attribution, attribute, attribution_data
 from driftline.replay.levels import ACTION, LEVELS, VERDICT, JudgedAnswer
 from driftline.replay.plain import plain
 from driftline.replay.result import ForcedResult, Limits, Pair
@@ -17,7 +18,7 @@ EXIT_CODES = {"equivalent": 0, "diverged": 1, "inconclusive": 4}
 
 
 def report_data(app: str, baseline: str, candidate: str, result: ForcedResult, limits: Limits) -> dict[str, Any]:
-    """The report of a run: plain JSON data. What the run did not look for (a noise floor, a cause) is null."""
+    """The report of a run: plain JSON data. What the run did not look for (a noise floor, an A' arm) is null."""
     judged = result.judged
     by_level = {level.level: level for level in judged.levels}
     report = {
@@ -47,12 +48,24 @@ def report_data(app: str, baseline: str, candidate: str, result: ForcedResult, l
         "levels": {name: _level(by_level.get(name)) for name in (*LEVELS, "state")},
         "strata": [_stratum(asdict(stratum)) for stratum in judged.strata],
         "noise_floor": None,
-        "attribution": None,
+        "attribution": attribution_data(_cause(result), verifier_drift=result.verifier_drift),
         "migration": {"recommend": None, "evidence": []},
         "examples": [_example(pair, candidate) for pair in examples(result)],
     }
     data: dict[str, Any] = plain(report)
     return data
+
+
+def _cause(result: ForcedResult) -> Attribution:
+    """What can be said without an A' arm."""
+    return attribute(
+        verdict=result.verdict,
+        environment=None,
+        change=None,
+        changed=(),
+        drifted=result.verifier_drift,
+        compared=len(result.pairs),
+    )
 
 
 def examples(result: ForcedResult, most: int = EXAMPLES_MAX) -> Sequence[Pair]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from driftline.replay.levels import EXIT_FAMILY
 
 STOPPED_BECAUSE = {
     "alarm": "the evidence reached its threshold",
@@ -20,7 +22,7 @@ def rate_text(value: float | None) -> str:
 
 
 def signed_text(value: float | None) -> str:
-    """A change of a rate, in points."""
+    """A change of a rate, in points; empty for None."""
     return "" if value is None else f"{100 * value:+.1f} pp"
 
 
@@ -33,6 +35,61 @@ def interval_text(interval: Sequence[float], signed: bool = True, digits: int = 
 def e_text(value: float | None) -> str:
     """An e-value."""
     return "" if value is None else f"{value:.3g}"
+
+
+def evidence_text(name: str, measured: Mapping[str, Any]) -> str:
+    """The e-value of a level or of one of its strata; in brackets where it decides nothing."""
+    text = e_text(measured["e_value"])
+    return text if not text or decides(name, measured) else f"({text})"
+
+
+def decides(name: str, measured: Mapping[str, Any]) -> bool:
+    """Whether the verdict rests on a level; a report that does not say so is of the time when two did."""
+    return bool(measured.get("decides", name in EXIT_FAMILY))
+
+
+def noise_of(
+    name: str, measured: Mapping[str, Any], floor: Mapping[str, Any] | None, stream: str | None = None
+) -> Mapping[str, Any] | None:
+    """The noise floor beside what was measured at a level, of one stream where it is named; None without one."""
+    if measured.get("noise"):
+        found: Mapping[str, Any] = measured["noise"]
+        return found
+    if stream is None:
+        return ((floor or {}).get("levels") or {}).get(name)
+    strata = (floor or {}).get("strata") or ()
+    return next((one for one in strata if (one["stream"], one["level"]) == (stream, name)), None)
+
+
+def noise_text(noise: Mapping[str, Any] | None) -> str:
+    """How often runs of one model differ."""
+    return "" if noise is None else rate_text(noise["mismatch"])
+
+
+def excess_text(noise: Mapping[str, Any] | None, digits: int = 1) -> str:
+    """How much more often the candidate differs from them, with its interval."""
+    if noise is None or noise.get("excess") is None:
+        return ""
+    return f"{signed_text(noise['excess'])} {interval_text(noise['excess_interval'], digits=digits)}"
+
+
+def has_noise(measured: Iterable[Mapping[str, Any] | None], floor: Mapping[str, Any] | None) -> bool:
+    """Whether there is a noise floor to be shown."""
+    return bool(floor) or any(one is not None and one.get("noise") for one in measured)
+
+
+def cause_text(report: Mapping[str, Any]) -> str:
+    """What moved, and why that is thought; empty where nothing did or nothing is said of it."""
+    attribution = report.get("attribution") or {}
+    cause = attribution.get("cause", "none")
+    return "" if cause == "none" and not contrasts(report) else f"cause: {cause}; {attribution['why']}"
+
+
+def contrasts(report: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
+    """The contrasts with the incumbent that were judged, by what they speak of."""
+    attribution = report.get("attribution") or {}
+    found = attribution.get("contrasts") or attribution
+    return {name: one for name, one in found.items() if isinstance(one, Mapping) and one.get("arms")}
 
 
 def count_text(value: int | None) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,21 @@ def test_a_changed_model_diverges_and_the_json_has_the_names_that_scripts_read(
     assert data["strata"][0].keys() == {"stream", "level", "e_value", "named", "change", "interval"}
     assert {stratum["stream"] for stratum in data["strata"]} == {"quiz", "other"}
     assert data["migration"] == {"recommend": None, "evidence": []}
-    assert (data["noise_floor"], data["attribution"], data["levels"]["state"]) == (None, None, None)
+    assert (data["noise_floor"], data["levels"]["state"], data["levels"]["arguments"]) == (None, None, None)
+    assert all(data["levels"][level]["e_value"] > 20 for level in ("bytes", "canonical"))
+
+
+def test_without_an_incumbent_the_cause_of_a_divergence_is_unknown_and_says_what_would_tell(
+    answers: Path, compare: Compare, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    done = compare(answers, "acme/old", "acme/new", "--json", str(out))
+    attribution = written(out)["attribution"]
+    assert attribution["cause"] == "unknown"
+    assert "give --incumbent" in attribution["why"]
+    assert attribution["contrasts"] == {"environment": None, "candidate": None}
+    assert attribution["verifier_drift"] == 0
+    assert attribution["why"] in " ".join(done.output.split())
 
 
 def test_reading_goes_on_to_the_end_while_only_calls_up_to_the_stop_are_counted(
@@ -142,11 +158,72 @@ def test_an_incumbent_is_tested_on_its_own_against_both(answers: Path, compare: 
     out = tmp_path / "out.json"
     compare(answers, "acme/old", "acme/new", "--incumbent", "acme/old@5", "--json", str(out))
     data = written(out)
-    environment, candidate = data["attribution"]["environment"], data["attribution"]["candidate"]
+    contrasts = data["attribution"]["contrasts"]
+    environment, candidate = contrasts["environment"], contrasts["candidate"]
     assert environment["arms"] == ["acme/old@0", "acme/old@5"]
     assert environment["verdict"] != "diverged"
     assert (candidate["arms"], candidate["verdict"]) == (["acme/old@5", "acme/new@0"], "diverged")
     assert data["noise_floor"]["source"] == "incumbent"
+    assert data["attribution"]["cause"] == "model"
+    assert "changes the model" in data["attribution"]["why"]
+
+
+@pytest.fixture
+def wavering(tmp_path: Path) -> Path:
+    """200 questions that five runs of `old` answer by chance with one of two right words; `new` always has one."""
+    rng = random.Random(3)
+    lines = [line(n, "acme/old", rng.choice(["yes", "yes "]), run) for n in range(200) for run in range(5)]
+    return recording(tmp_path / "wavering.jsonl", [*lines, *(line(n, "acme/new", "yes") for n in range(200))])
+
+
+def test_a_floor_takes_part_in_the_verdict_and_in_every_level(
+    answers: Path, wavering: Path, compare: Compare, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    floor = ("--floor", "acme/old@2,3,4", "--json", str(out))
+    assert compare(answers, "acme/old", "acme/new", *floor).exit_code == 1
+    with_floor = written(out)["paid_calls"]
+    compare(answers, "acme/old", "acme/new", "--json", str(out))
+    assert with_floor < written(out)["paid_calls"]
+    compare(wavering, "acme/old", "acme/new", *floor)
+    sharper = written(out)["levels"]["bytes"]["e_value"]
+    compare(wavering, "acme/old", "acme/old@1", *floor)
+    assert sharper > 20 > written(out)["levels"]["bytes"]["e_value"]
+
+
+def test_an_incumbent_and_the_log_are_a_floor_of_two_that_takes_part(
+    answers: Path, compare: Compare, tmp_path: Path
+) -> None:
+    out = tmp_path / "out.json"
+    done = compare(answers, "acme/old@0", "acme/old@1", "--incumbent", "acme/old@2", "--delta", "0.5")
+    assert done.exit_code == 0, done.output
+    assert "differs from runs of the incumbent by less than delta more often" in " ".join(done.output.split())
+    compare(answers, "acme/old@0", "acme/old@1", "--delta", "0.5", "--json", str(out))
+    assert (written(out)["noise_floor"], written(out)["attribution"]["cause"]) == (None, "none")
+
+
+@pytest.mark.parametrize(("candidate", "incumbent"), [("acme/old@1", "acme/old@1"), ("acme/old@1", "acme/old@0")])
+def test_a_run_held_against_itself_is_no_noise_floor(
+    candidate: str, incumbent: str, wavering: Path, compare: Compare, tmp_path: Path
+) -> None:
+    """One run as two of the arms would look like a model without noise, and every other run like a change."""
+    out = tmp_path / "out.json"
+    compare(wavering, "acme/old@0", candidate, "--incumbent", incumbent, "--json", str(out))
+    assert (written(out)["noise_floor"], written(out)["verdict"]) == (None, "equivalent")
+
+
+def test_levels_that_decide_nothing_have_their_evidence_in_brackets(
+    answers: Path, compare: Compare, tmp_path: Path
+) -> None:
+    notes, page = tmp_path / "o.md", tmp_path / "o.html"
+    done = compare(
+        answers, "acme/old", "acme/new", "--floor", "acme/old@1,2", "--markdown", str(notes), "--html", str(page)
+    )
+    rows = {line.split()[0]: line for line in done.output.splitlines() if line.split()}
+    assert re.search(r"\(\S+\)", rows["bytes"])
+    assert "(" not in rows["action"]
+    assert re.search(r"\| bytes \|.*\(\S+\) \|", notes.read_text())
+    assert "An e-value in brackets decides nothing" in page.read_text()
 
 
 def test_answers_that_are_missing_cost_coverage(tmp_path: Path, compare: Compare) -> None:

@@ -72,15 +72,42 @@ def test_the_e_value_is_the_mixture_that_the_method_defines(
     assert process.n == len(differences)
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.floats(-1, 1)), max_size=40))
-def test_many_at_once_equal_one_by_one(fed: list[tuple[int, float]]) -> None:
-    single = [BettingEProcess() for _ in range(4)]
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([-1.0, 0.0, 1.0]) | st.floats(-1, 1)), max_size=40),
+    st.sampled_from([0.0, 0.1]),
+)
+def test_many_at_once_equal_one_by_one(fed: list[tuple[int, float]], min_effect: float) -> None:
+    single = [BettingEProcess(min_effect) for _ in range(4)]
     for stratum, d in fed:
         single[stratum].update(d)
-    together = BettingEProcesses(4)
+    together = BettingEProcesses(4, min_effect)
     together.update([stratum for stratum, _ in fed], [d for _, d in fed])
     assert together.e_values == pytest.approx([process.e_value for process in single])
     assert together.n.tolist() == [process.n for process in single]
+
+
+@given(st.permutations(range(6)), st.lists(st.floats(-1, 1), min_size=6, max_size=6))
+def test_a_batch_of_different_strata_may_come_in_any_order(strata: list[int], differences: list[float]) -> None:
+    shuffled, sorted_ = BettingEProcesses(6), BettingEProcesses(6)
+    shuffled.update(strata, differences)
+    sorted_.update(range(6), [differences[strata.index(stratum)] for stratum in range(6)])
+    assert shuffled.log_e_values.tolist() == sorted_.log_e_values.tolist()
+
+
+def test_verdicts_are_counted_and_cost_no_logarithm_until_one_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    processes, taken, real = BettingEProcesses(3), [], np.log1p
+
+    def counting(values: np.ndarray) -> np.ndarray:
+        taken.append(values.size)
+        return np.asarray(real(values))
+
+    monkeypatch.setattr(np, "log1p", counting)
+    for _ in range(50):
+        processes.update([0, 1, 2], [1.0, 0.0, -1.0])
+    assert sum(taken) == 0
+    processes.update([0, 1, 2] * 40, [0.5, 0.25, 0.5] * 40)
+    assert sum(taken) == 2 * 2 * len(STAKES)
+    assert processes.e_values[1] > 1.0
 
 
 def test_the_e_value_starts_at_one_and_is_kept_finite() -> None:

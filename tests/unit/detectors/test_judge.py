@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from driftline.detectors import ArmOutcome, JudgeSummary, Observation, SequentialJudge, betting_interval
+from driftline.detectors import (
+    ArmOutcome,
+    JudgeSummary,
+    LevelSummary,
+    Observation,
+    SequentialJudge,
+    betting_interval,
+)
 from driftline.detectors.evidence import EquivalenceWatch
 
 CLAIMS, RENEWALS = "claims/Claim", "renewals/RenewalDue"
@@ -86,8 +93,10 @@ def test_bytes_that_always_differ_decide_nothing() -> None:
     summary = fed(judge(), [reworded] * 500).summary()
     assert summary.decision == "equivalent"
     (level,) = [level for level in summary.levels if level.level == "bytes"]
-    assert (level.mismatch, level.e_value) == (1.0, None)
-    assert row(summary, CLAIMS, "bytes")[1:] == (None, False)
+    assert (level.mismatch, level.decides) == (1.0, False)
+    assert (level.e_value or 0.0) > 1e6
+    assert not row(summary, CLAIMS, "bytes")[2]
+    assert summary.e_value == 1.0
 
 
 def test_equal_arms_are_equivalent_before_the_plan_is_read_whole_and_the_note_limits_it() -> None:
@@ -200,7 +209,7 @@ def test_the_summary_counts_flips_rates_and_mismatches() -> None:
     assert (verdict.baseline_rate, verdict.candidate_rate, verdict.change) == pytest.approx((0.8, 0.6, -0.2))
     assert (verdict.flips_down, verdict.flips_up, verdict.mismatch) == (2, 1, 0.6)
     assert (action.mismatch, action.change, action.flips_up) == (0.2, None, None)
-    assert (action.level, reworded.level, reworded.e_value) == ("action", "bytes", None)
+    assert (action.level, reworded.level, reworded.decides) == ("action", "bytes", False)
     assert verdict.interval == betting_interval([-1, 1, 0, 0, -1], running=False)
     assert (summary.decision, summary.events) == (None, 5)
 
@@ -223,8 +232,9 @@ def test_a_level_that_one_arm_lacks_is_a_mismatch() -> None:
 def test_the_order_in_which_strata_are_declared_does_not_matter(events: list[Observation], reverse: bool) -> None:
     strata = [RENEWALS, CLAIMS] if reverse else [CLAIMS, RENEWALS]
     mixed = [replace(event, stratum=strata[i % 2]) for i, event in enumerate(events)]
-    one = fed(judge(strata=(CLAIMS, RENEWALS)), mixed).summary()
-    other = fed(judge(strata=(RENEWALS, CLAIMS)), mixed).summary()
+    mixed = [replace(event, floor=(event.baseline, SAME.baseline, DEARER.candidate)) for event in mixed]
+    one = fed(floored(strata=(CLAIMS, RENEWALS)), mixed).summary()
+    other = fed(floored(strata=(RENEWALS, CLAIMS)), mixed).summary()
     assert (one.decision, one.events_at_stop) == (other.decision, other.events_at_stop)
     assert one.levels[0].interval == other.levels[0].interval
     named = [{(r.stratum, r.level) for r in summary.strata if r.named} for summary in (one, other)]
@@ -259,6 +269,163 @@ def test_a_net_change_just_beyond_delta_passes_for_equivalent_at_most_at_the_nom
             watch.update([float(difference)])
         passed += watch.inside
     assert passed <= binom.ppf(0.999, paths, 0.05)
+
+
+def answer(value: str, accepted: float = 1.0) -> ArmOutcome:
+    return ArmOutcome(accepted, {f"answer={value}": 1.0}, {"action": value})
+
+
+def held(candidate: ArmOutcome, *floor: ArmOutcome, stratum: str = CLAIMS) -> Observation:
+    """A candidate held against runs of the incumbent, the first of which is the log."""
+    return Observation(stratum, floor[0], candidate, floor)
+
+
+def floored(planned: int = 500, *, strata: Sequence[str] = (CLAIMS,), delta: float = 0.05) -> SequentialJudge:
+    return SequentialJudge(strata, planned=dict.fromkeys(strata, planned), delta=delta, floor_runs=3)
+
+
+def drawn(rng: np.random.Generator, share: float) -> ArmOutcome:
+    """Another answer with a chance of `share`; as often accepted as the usual one."""
+    other = rng.random() < share
+    return answer(f"other {rng.integers(2)}" if other else "usual", float(rng.random() < 0.8))
+
+
+def level_of(summary: JudgeSummary, level: str) -> LevelSummary:
+    return next(found for found in summary.levels if found.level == level)
+
+
+def test_with_a_floor_unchanged_arms_diverge_at_most_at_the_nominal_rate_whenever_one_looks() -> None:
+    """Events differ in how much the incumbent varies on them, and some have lost runs of the floor."""
+    rng, paths, diverged = np.random.default_rng(54), 300, 0
+    for _ in range(paths):
+        a_judge = floored(60, strata=(CLAIMS, RENEWALS), delta=1e-6)
+        for event in range(60):
+            share = rng.choice([0.0, 0.1, 0.5])
+            runs = [drawn(rng, share) for _ in range(1 + 3)]
+            left = runs[1 : 4 - (rng.random() < 0.1) * 2]
+            stratum = (CLAIMS, RENEWALS)[event % 2]
+            if not a_judge.done:
+                a_judge.observe(Observation(stratum, runs[1], runs[0], tuple(left)))
+        diverged += a_judge.decision == "diverged"
+    assert diverged <= binom.ppf(0.999, paths, 0.05)
+
+
+def against_a_floor(candidate_share: float, incumbent_share: float) -> tuple[list[Observation], list[Observation]]:
+    """400 events with a floor of three runs, and the same without it."""
+    rng = np.random.default_rng(55)
+    events = [held(drawn(rng, candidate_share), *(drawn(rng, incumbent_share) for _ in range(3))) for _ in range(400)]
+    return events, [replace(event, floor=()) for event in events]
+
+
+def test_a_candidate_that_is_sharper_than_the_incumbent_is_seen_with_a_floor() -> None:
+    events, _ = against_a_floor(0.0, 0.25)
+    summary = fed(floored(), events).summary()
+    assert summary.decision == "diverged"
+    noise = level_of(summary, "action").noise
+    assert noise is not None and noise.excess < -0.1
+
+
+def test_a_candidate_that_spreads_is_seen_at_fewer_calls_with_a_floor() -> None:
+    events, without = against_a_floor(0.35, 0.1)
+    seen_after = fed(floored(), events).alarm_after
+    assert seen_after is not None and seen_after < (fed(judge(), without).alarm_after or 400)
+
+
+def test_verdicts_that_flip_as_often_up_as_down_are_not_equivalent_where_there_is_a_floor() -> None:
+    """The net rate stands still, one verdict in nine is another, and the incumbent never wavers."""
+    steady = [held(answer("a"), *[answer("a")] * 3)] * 7
+    swap = [held(answer("a", 0.0), *[answer("a")] * 3), held(answer("a"), *[answer("a", 0.0)] * 3)]
+    events = [*steady, *swap] * 80
+    without = [replace(event, floor=()) for event in events]
+    calm = SequentialJudge([CLAIMS], planned={CLAIMS: 720}, min_effect=0.3)
+    assert fed(calm, without).decision == "equivalent"
+    strict = SequentialJudge([CLAIMS], planned={CLAIMS: 720}, min_effect=0.3, floor_runs=3)
+    assert fed(strict, events).decision is None
+
+
+def test_with_a_floor_equal_arms_are_equivalent_and_the_note_says_what_was_shown() -> None:
+    same = fed(floored(), [held(answer("a"), *[answer("a")] * 3)] * 500)
+    assert same.decision == "equivalent"
+    assert "differs from runs of the incumbent by less than delta more often" in same.note
+    assert not same.note.startswith("net rate")
+
+
+def test_where_the_floor_was_lost_nothing_is_equivalent_and_the_other_evidence_counts() -> None:
+    lost = fed(floored(), [held(answer("a"), answer("a"))] * 500)
+    assert lost.decision is None
+    assert lost.summary().levels[0].noise is None
+    assert fed(floored(), [Observation(CLAIMS, outcome(), outcome(accepted=0.0))] * 40).decision == "diverged"
+
+
+def test_the_excess_beyond_delta_passes_for_equivalent_at_most_at_the_nominal_rate() -> None:
+    rng, paths, passed = np.random.default_rng(56), 300, 0
+    population = np.repeat([1.0, 0.0, -0.25], [19, 273, 8])  # an excess of 17 of 300, delta 15 of 300
+    for _ in range(paths):
+        watch = EquivalenceWatch(0, delta=0.05, alpha=0.05, population=300, excesses=1)
+        for excess in rng.permutation(population):
+            watch.update([], [float(excess)])
+        passed += watch.inside
+    assert passed <= binom.ppf(0.999, paths, 0.05)
+
+
+def test_the_smallest_effect_worth_an_alarm_silences_soft_rank_and_excess_too() -> None:
+    rng = np.random.default_rng(57)
+    slight = [held(answer("b" if rng.random() < 0.1 else "a"), *[answer("a")] * 3) for _ in range(600)]
+    assert fed(floored(1000), slight).decision == "diverged"
+    tolerant = SequentialJudge([CLAIMS], planned={CLAIMS: 1000}, floor_runs=3, min_effect=0.2)
+    assert fed(tolerant, slight).decision != "diverged"
+
+
+def test_the_noise_of_the_incumbents_runs_stands_beside_every_change() -> None:
+    odd = held(answer("a"), answer("a"), answer("a"), answer("b", 0.0))
+    steady = held(answer("a"), *[answer("a")] * 3)
+    summary = fed(floored(), [odd, steady, steady, steady]).summary()
+    for level in ("verdict", "action"):
+        noise = level_of(summary, level).noise
+        assert noise is not None
+        assert noise.events == 4
+        assert noise.mismatch == pytest.approx(2 / 3 / 4)
+        assert noise.excess == pytest.approx((1 / 3 - 2 / 3) / 4)
+        assert noise.interval[0] <= noise.mismatch <= noise.interval[1]
+    assert [stratum.noise for stratum in summary.strata] == [level.noise for level in summary.levels]
+
+
+def test_a_shift_of_the_wording_alone_is_evidence_at_its_level_and_decides_nothing() -> None:
+    rng = np.random.default_rng(58)
+
+    def fenced(fence: float) -> ArmOutcome:
+        features = {"bytes": {"fenced": fence, f"word {rng.integers(9)}": 1.0}}
+        return ArmOutcome(1.0, {}, {"bytes": str(rng.random())}, level_features=features)
+
+    summary = fed(judge(), [seen(fenced(0.0), fenced(1.0)) for _ in range(500)]).summary()
+    assert summary.decision == "equivalent"
+    assert (level_of(summary, "bytes").e_value or 0.0) > 100
+    assert not any(stratum.named for stratum in summary.strata)
+
+
+def worded(rng: np.random.Generator) -> ArmOutcome:
+    features = {"bytes": {f"word {rng.integers(5)}": 1.0}}
+    return ArmOutcome(1.0, {}, {"bytes": str(rng.integers(100))}, level_features=features)
+
+
+def test_a_wording_that_only_varies_is_no_evidence_at_its_level() -> None:
+    rng, paths, alarms = np.random.default_rng(59), 200, 0
+    for _ in range(paths):
+        a_judge = judge(60, delta=1e-6)
+        for _ in range(60):
+            a_judge.observe(seen(worded(rng), worded(rng)))
+        alarms += (level_of(a_judge.summary(), "bytes").e_value or 0.0) >= 20
+    assert alarms <= binom.ppf(0.999, paths, 0.05)
+
+
+def test_many_tiny_strata_that_did_not_change_diverge_at_most_at_the_nominal_rate() -> None:
+    rng, paths, diverged = np.random.default_rng(60), 60, 0
+    strata = [f"claims/{number}" for number in range(12)]
+    for _ in range(paths):
+        a_judge = floored(20, strata=strata, delta=1e-6)
+        events = [held(*(drawn(rng, 0.2) for _ in range(4)), stratum=strata[i % 12]) for i in range(240)]
+        diverged += fed(a_judge, events).decision == "diverged"
+    assert diverged <= binom.ppf(0.999, paths, 0.05)
 
 
 def test_what_was_not_planned_is_refused_and_changes_nothing() -> None:

@@ -5,12 +5,13 @@ import sys
 PROGRAM = """
 from driftline.detectors import ArmOutcome, Observation, SequentialJudge, planned_order
 names = [f"workflow-{i % 37}" for i in range(90)]
-judge = SequentialJudge(["s/t"], planned={"s/t": 90}, delta=1e-6)
+judge = SequentialJudge(["s/t"], planned={"s/t": 90}, delta=1e-6, floor_runs=2)
 for index in planned_order(names, seed=3):
     before = ArmOutcome(1.0, {"a=x": 1.0, names[index]: 2.0}, {"bytes": "x", "action": "x", "canonical": "x"})
     after = ArmOutcome(1.0, {"a=yz"[: 3 + index % 2]: 1.0, "n": index / 7}, {"bytes": "y", "action": str(index % 2)})
     if judge.decision is None:
-        judge.observe(Observation("s/t", before, after))
+        other = ArmOutcome(1.0, {}, {"bytes": "z", "canonical": str(index % 3), "state": names[index]})
+        judge.observe(Observation("s/t", before, after, (before, other)))
 print(judge.summary())
 """
 

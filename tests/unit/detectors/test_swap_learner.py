@@ -1,17 +1,19 @@
 from collections.abc import Callable
+from random import Random
 from statistics import median
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
 from driftline.detectors import SwapLearner
-from driftline.detectors.features import hashed_difference
+from driftline.detectors.features import NAMES_TOGETHER_MIN, _difference_by_name, hashed_difference
 
 Features = dict[str, float]
 Pair = tuple[Features, Features]
+Numbers = st.sampled_from([0.0, 1.0]) | st.floats(-1e6, 1e6)
 AnyFeatures = st.dictionaries(st.text(max_size=4), st.floats(-1e6, 1e6), max_size=6)
 
 
@@ -120,6 +122,37 @@ def test_swapping_the_arms_negates_the_difference_exactly(one: Features, other: 
     assert values.tolist() == (-swapped_values).tolist()
 
 
+@settings(deadline=None)
+@given(st.lists(st.tuples(Numbers, Numbers), min_size=NAMES_TOGETHER_MIN, max_size=40), st.randoms())
+def test_many_names_looked_up_together_give_the_very_same_difference(
+    values: list[tuple[float, float]], random: Random
+) -> None:
+    names = [f"feature-{number}" for number in range(len(values))]
+    one = {name: before for name, (before, _) in zip(names, values, strict=True)}
+    shuffled = random.sample(names, len(names))
+    other = {name: dict(zip(names, values, strict=True))[name][1] for name in shuffled}
+    together, by_name = hashed_difference(one, other, 16), _difference_by_name(one, other, 16)
+    assert [part.tolist() for part in together] == [part.tolist() for part in by_name]
+
+
+def test_features_with_places_of_their_own_are_learnt_like_named_ones() -> None:
+    rng, named, placed = np.random.default_rng(15), SwapLearner(4096), SwapLearner(20)
+    for _ in range(60):
+        one, other = rng.normal(size=20), rng.normal(0.3, size=20) * (rng.random(20) < 0.5)
+        named.update({f"f{i}": float(v) for i, v in enumerate(one)}, {f"f{i}": float(v) for i, v in enumerate(other)})
+        placed.update_difference(other - one)
+    assert placed.log_e_value == pytest.approx(named.log_e_value, rel=1e-9)
+    assert placed.n == 60
+
+
+def test_a_difference_of_another_shape_or_without_end_is_refused_and_changes_nothing() -> None:
+    learner = SwapLearner(3)
+    for wrong in ([1.0, 2.0], [1.0, 2.0, float("inf")], 1.0):
+        with pytest.raises(ValueError, match="3 finite numbers"):
+            learner.update_difference(wrong)
+    assert learner.n == 0
+
+
 def test_a_shift_smaller_than_the_smallest_effect_does_not_alarm() -> None:
     rng, paths, alarms = np.random.default_rng(14), 300, 0
     for _ in range(paths):
@@ -129,6 +162,12 @@ def test_a_shift_smaller_than_the_smallest_effect_does_not_alarm() -> None:
             alarmed |= learner.e_value >= 20
         alarms += alarmed
     assert alarms <= binom.ppf(0.999, paths, 0.05)
+
+
+def test_a_feature_that_is_no_number_is_refused_among_many_too() -> None:
+    many = {f"f{number:02}": 1.0 for number in range(NAMES_TOGETHER_MIN)}
+    with pytest.raises(ValueError, match="'f03' is not a finite number"):
+        SwapLearner().update(many, {**many, "f07": float("inf"), "f03": float("nan")})
 
 
 def test_a_feature_that_is_no_number_is_refused() -> None:

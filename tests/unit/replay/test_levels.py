@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from driftline.consumers import Case, SpecJudge
 from driftline.consumers.proposing import Answer
 from driftline.replay import AppSubject, JudgedAnswer, Segment, canonical_text
 from driftline.replay.arms import judge_answer
+from driftline.replay.level_features import LEAVES_MAX, NUMBER_MAX, json_features, text_features
 from driftline.replay.levels import LEVELS
 from driftline.schemas import Decision
 
@@ -86,6 +88,34 @@ def test_prose_and_no_answer_have_no_action_and_still_compare(
     assert "action" not in prose.hashes
     assert differing(prose, nothing) == {"bytes", "canonical"}
     assert prose.outcome().features == nothing.outcome().features == {"action=none": 1.0}
+
+
+def test_every_level_of_an_answer_is_described_to_the_detectors(judge: Callable[[str], JudgedAnswer]) -> None:
+    plain, fenced = judge(PLAIN).outcome(), judge(f"```json\n{PLAIN}\n```").outcome()
+    assert plain.level_features["bytes"]["fenced"] < fenced.level_features["bytes"]["fenced"]
+    assert plain.level_features["canonical"] == fenced.level_features["canonical"]
+    assert plain.level_features["canonical"]["/payload/discount_pct"] == 20.0
+    assert plain.level_features["arguments"]["/discount_pct=20.0"] == 1.0
+    assert "arguments" not in fenced.level_features
+
+
+def test_a_run_of_the_floor_is_told_by_its_hashes_alone(judge: Callable[[str], JudgedAnswer]) -> None:
+    one = judge(PLAIN)
+    assert (one.floor_outcome().hashes, one.floor_outcome().accepted) == (one.hashes, one.outcome().accepted)
+    assert (one.floor_outcome().features, one.floor_outcome().level_features) == ({}, {})
+
+
+@given(texts, json_values)
+def test_whatever_a_model_writes_is_described_by_few_finite_numbers(text: str, value: object) -> None:
+    for features in (text_features(text), json_features(value)):
+        assert all(math.isfinite(number) for number in features.values())
+        assert len(features) <= 2 * LEAVES_MAX
+    assert json_features({"deep": [value, 10**400]})["/deep/1"] == NUMBER_MAX
+
+
+def test_a_long_text_is_described_by_its_beginning_and_its_length() -> None:
+    short, long = text_features("word " * 1000), text_features("word " * 9000)
+    assert {name for name in short if short[name] != long[name]} == {"length"}
 
 
 @given(fenced)

@@ -121,6 +121,32 @@ def test_a_noise_floor_stands_beside_what_differs(run: StoredRun) -> None:
     assert "No noise floor was measured" in Reader(page_of(run)).text
 
 
+def test_the_cause_stands_with_its_sentence_and_its_contrasts(run: StoredRun) -> None:
+    contrast = {"arms": ["acme/last", "acme/last today"], "verdict": "diverged", "change": -0.5}
+    attribution = {
+        "cause": "environment",
+        "why": "the <incumbent> answers otherwise",
+        "contrasts": {"environment": {**contrast, "interval": [-0.6, -0.4], "e_value": 77.0}, "candidate": None},
+        "verifier_drift": 0,
+    }
+    text = Reader(page_of(run, attribution=attribution)).text
+    assert "cause: environment; the <incumbent> answers otherwise" in text
+    assert "acme/last → acme/last today" in text
+    assert "cause: environment; the &lt;incumbent&gt;" in render_markdown({**run.report, "attribution": attribution})
+    assert "cause: unknown" in Reader(page_of(run)).text
+
+
+def test_a_report_of_before_there_were_causes_and_evidence_of_every_level_has_its_pages(run: StoredRun) -> None:
+    levels = {
+        name: level and {key: level[key] for key in level.keys() - {"decides", "noise"}}
+        for name, level in run.report["levels"].items()
+    }
+    strata = [{key: one[key] for key in one.keys() - {"decides", "noise"}} for one in run.report["strata"]]
+    old = {**run.report, "levels": levels, "strata": strata, "attribution": None}
+    assert "cause:" not in Reader(page_of(run, **old)).text
+    assert "| verdict | 100.0% | -100.0 pp |" in render_markdown(old)
+
+
 @pytest.mark.parametrize(
     ("verdict", "said"), [("equivalent", "may take the place of"), ("inconclusive", "is not known: every decision")]
 )

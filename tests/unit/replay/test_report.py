@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace as changed
+from typing import Any
 
 import pytest
 
@@ -23,6 +24,7 @@ from driftline.replay import (
     publish_alerts,
     report_data,
 )
+from driftline.replay.alerting import ReplayAlert
 from driftline.replay.plain import plain
 from driftline.replay.testing import OwnModels
 from driftline.schemas import ArmRef, Codec, Contracts, DivergenceAlert, Registry, ReplayCompleted
@@ -110,11 +112,28 @@ def test_a_run_without_change_has_no_example(equivalent: ForcedResult) -> None:
     assert reported(equivalent)["examples"] == []
 
 
+def test_every_level_has_its_evidence_and_says_whether_it_decides(diverged: ForcedResult) -> None:
+    report = reported(diverged)
+    levels: dict[str, Any] = report["levels"]  # type: ignore[assignment]
+    assert {name for name, level in levels.items() if level and level["decides"]} == {"verdict", "action"}
+    assert all(level["e_value"] is not None for level in levels.values() if level)
+    assert levels["bytes"]["noise"] is None
+
+
+def test_without_an_incumbent_the_cause_is_said_only_of_what_is_equivalent(
+    diverged: ForcedResult, equivalent: ForcedResult
+) -> None:
+    for result, cause in ((diverged, "unknown"), (changed(equivalent, verdict="equivalent"), "none")):
+        attribution: dict[str, Any] = reported(result)["attribution"]  # type: ignore[assignment]
+        assert (attribution["cause"], attribution["verifier_drift"]) == (cause, 0)
+        assert attribution["contrasts"] == {"environment": None, "candidate": None}
+
+
 def test_every_verdict_has_its_exit_code() -> None:
     assert EXIT_CODES == {"equivalent": 0, "diverged": 1, "inconclusive": 4}
 
 
-def alerts(result: ForcedResult, segment: Segment) -> list[ReplayCompleted | DivergenceAlert]:
+def alerts(result: ForcedResult, segment: Segment) -> list[ReplayAlert]:
     return alerts_of(segment, *ARMS, result, Limits(), segment.decisions[0].decision.decided_at)
 
 

@@ -11,10 +11,22 @@ version                    differs from `sim/renewals` in
 `sim/renewals-fenced`      two thirds of the first attempts come in a ```json code fence
 `sim/renewals-reworded`    the wording of `rationale`, and nothing else
 `sim/renewals-noisier`     numbers stray twice as far and actions twice as often, both symmetric: means stay
+`sim/contracts`            (the incumbent of another app) follows the rules of its prompts; at outreach 3 % of offers
+                           and 4 % of the rest go to the neighbouring action; 8 % of discounts go to a neighbour, 4 %
+                           above the ceiling of the prompt, 20 % of risks to a neighbour; 1 % of offers merge contracts,
+                           5 % of those to whom it applies are of the ended product; 1 % are prose
+`sim/contracts-inflated`   discounts of `Two year` contracts are 12 points higher, so that a share passes 30 %
+`sim/contracts-noisier`    numbers stray twice as far, and actions at outreach twice as often
+`sim/contracts-reworded`   the wording of `rationale`, and nothing else
 =========================  ===================================================================================
 
-What an answer depends on: the version, the `CallKey`, the renewal in the messages, the ceiling in the system prompt
-and the rejection at the end of the messages, if there is one. Randomness is f(version, call key) alone: two arms
+Of `sim/contracts…` all versions are tempted alike to do what the state of a case does not allow. Of the cases that are
+settled (closed, expired, with a person), 8 % get an offer and 4 % are closed again; of the offers that were declined,
+25 % are followed by a second one; of those without a reply, 10 % are followed by a second one and 3 % are closed. Where
+the message says in `legal` which records are legal, it takes back 97 % of the proposals that are not.
+
+What an answer depends on: the version, the `CallKey`, the renewal (or the task, event, row and what is legal) in the
+messages, the ceiling in the system prompt and the rejection at the end of the messages, if there is one. Randomness is f(version, call key) alone: two arms
 never share a draw, and the same call gets the same answer on every machine. The versions share all distributions
 but for the difference named above.
 
@@ -31,10 +43,11 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 from driftline.consumers.models.answers import CallFailed, ProviderAnswer, ProviderCall
+from driftline.consumers.models.contract_analyst import Brief, ContractHabits, propose_contract
 from driftline.consumers.models.draws import Draws
 from driftline.consumers.models.renewal_analyst import (
     CEILING_PCT_DEFAULT,
@@ -58,6 +71,12 @@ SIM_VERSIONS: Mapping[str, Habits] = {
     "renewals-reworded": Habits(rationales=REWORDED_RATIONALES),
     "renewals-noisier": Habits(spread=2.0),
 }
+CONTRACT_VERSIONS: Mapping[str, ContractHabits] = {
+    "contracts": ContractHabits(),
+    "contracts-inflated": ContractHabits(two_year_extra_pct=12.0),
+    "contracts-noisier": ContractHabits(spread=2.0),
+    "contracts-reworded": ContractHabits(rationales=REWORDED_RATIONALES),
+}
 MEND_SHARE = 0.9
 LATENCY_MS_DEFAULT = 900.0
 FAILURES = (ProposerFailure.TIMEOUT, ProposerFailure.RATE_LIMITED, ProposerFailure.PROVIDER_ERROR)
@@ -65,6 +84,8 @@ CHARACTERS_PER_TOKEN = 4
 
 _CEILING = re.compile(r"at most\s+(\d+(?:\.\d+)?)\s*(?:%|percent)", re.IGNORECASE)
 _DECODER = json.JSONDecoder()
+
+Read = TypeVar("Read")
 
 
 def check_sim(name: str) -> None:
@@ -102,31 +123,38 @@ async def answer_sim(call: ProviderCall) -> ProviderAnswer:
     )
 
 
-def _habits(name: str) -> Habits:
-    try:
-        return SIM_VERSIONS[name]
-    except KeyError:
-        known = ", ".join(f"sim/{version}" for version in SIM_VERSIONS)
-        raise UsageError(f"the simulator has no version {name!r}", f"it has {known}") from None
+def _habits(name: str) -> Habits | ContractHabits:
+    habits = SIM_VERSIONS.get(name) or CONTRACT_VERSIONS.get(name)
+    if habits is None:
+        known = ", ".join(f"sim/{version}" for version in (*SIM_VERSIONS, *CONTRACT_VERSIONS))
+        raise UsageError(f"the simulator has no version {name!r}", f"it has {known}")
+    return habits
 
 
-def _answer_text(messages: Sequence[Message], habits: Habits, draws: Draws) -> str:
-    renewal, ceiling_pct = _renewal_in(messages), _ceiling_in(messages)
+def _answer_text(messages: Sequence[Message], habits: Habits | ContractHabits, draws: Draws) -> str:
+    fresh = _fresh(messages, habits, draws)
     rejections = rejections_at_end(messages)
     if rejections is None:
-        return _first_answer(propose(renewal, ceiling_pct, habits, draws), habits, draws)
+        return _first_answer(fresh, habits.fence_share, draws)
     last = last_proposal(messages)
     if last.text is not None and not draws.chance("mend", MEND_SHARE):
         return last.text
-    fresh = propose(renewal, ceiling_pct, habits, draws)
     return _json(mended(last.proposal, rejections, fresh))
 
 
-def _first_answer(proposal: Mapping[str, Any], habits: Habits, draws: Draws) -> str:
+def _fresh(messages: Sequence[Message], habits: Habits | ContractHabits, draws: Draws) -> Mapping[str, Any]:
+    """What the version proposes where nothing was rejected yet."""
+    ceiling_pct = _ceiling_in(messages)
+    if isinstance(habits, ContractHabits):
+        return propose_contract(_brief_in(messages), ceiling_pct, habits, draws)
+    return propose(_renewal_in(messages), ceiling_pct, habits, draws)
+
+
+def _first_answer(proposal: Mapping[str, Any], fence_share: float, draws: Draws) -> str:
     if draws.chance("prose", PROSE_SHARE):
         return prose(proposal)
     text = _json(proposal)
-    return f"```json\n{text}\n```" if draws.chance("fence", habits.fence_share) else text
+    return f"```json\n{text}\n```" if draws.chance("fence", fence_share) else text
 
 
 def _json(proposal: Mapping[str, Any]) -> str:
@@ -134,17 +162,35 @@ def _json(proposal: Mapping[str, Any]) -> str:
 
 
 def _renewal_in(messages: Sequence[Message]) -> Renewal:
+    renewal = _last_in(messages, Renewal.of)
+    if renewal is not None:
+        return renewal
+    wanted = "customer_id, contract, monthly_charges and churn_signal"
+    raise UsageError(
+        f"this simulator decides renewals only, and no user message holds a JSON object with {wanted}",
+        "end the prompt with {{ event | tojson }}",
+    )
+
+
+def _brief_in(messages: Sequence[Message]) -> Brief:
+    brief = _last_in(messages, Brief.of)
+    if brief is not None:
+        return brief
+    raise UsageError(
+        "this simulator decides contracts only, and no user message holds a JSON object with task, event and row",
+        "end the prompt with {{ {'task': 'score', 'event': event, 'row': row} | tojson }}",
+    )
+
+
+def _last_in(messages: Sequence[Message], read: Callable[[Mapping[str, Any]], Read | None]) -> Read | None:
+    """What the last object that can be read so holds, of all user messages."""
     for message in reversed(messages):
         if message.get("role") == "user":
             for value in _objects_from_the_end(str(message.get("content"))):
-                renewal = Renewal.of(value)
-                if renewal is not None:
-                    return renewal
-    wanted = "customer_id, contract, monthly_charges and churn_signal"
-    raise UsageError(
-        f"the simulator decides renewals only, and no user message holds a JSON object with {wanted}",
-        "end the prompt with {{ event | tojson }}",
-    )
+                found = read(value)
+                if found is not None:
+                    return found
+    return None
 
 
 def _objects_from_the_end(text: str) -> Iterator[dict[str, Any]]:

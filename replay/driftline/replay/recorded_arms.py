@@ -1,0 +1,157 @@
+"""Two recorded runs read as a replay would have paid for them: in planned order, to the end, at no call at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from driftline.consumers.engine import answer_of
+from driftline.consumers.proposing import Answer, ProposerFailure
+from driftline.detectors import ArmOutcome, Observation, SequentialJudge, planned_order
+from driftline.replay.arms import as_logged, first_attempt, judge_answer
+from driftline.replay.levels import EXIT_FAMILY, JudgedAnswer
+from driftline.replay.recordings import RecordedRun
+from driftline.replay.result import COVERAGE_MIN, ForcedResult, Limits, Pair
+from driftline.replay.segment import LoggedDecision, Segment
+from driftline.replay.subject import Subject
+
+NOT_RECORDED = Answer(None, ProposerFailure.NOT_RECORDED, "the recording holds no answer of this run to the event")
+
+
+@dataclass
+class RecordedArms:
+    """The runs of a recording, every answer judged once, whichever arms it takes part in.
+
+    Args:
+        segments: Each run's decisions.
+        subject: Today's rules.
+    """
+
+    segments: Mapping[RecordedRun, Segment]
+    subject: Subject
+    _logged: dict[RecordedRun, dict[str, LoggedDecision]] = field(default_factory=dict)
+    _judged: dict[tuple[RecordedRun, str], JudgedAnswer] = field(default_factory=dict)
+
+    def judged(self, run: RecordedRun, decision_id: str) -> JudgedAnswer | None:
+        """What a run answered; None where the recording does not hold it."""
+        if run not in self._logged:
+            self._logged[run] = {one.decision.decision_id: one for one in self.segments[run].decisions}
+        logged = self._logged[run].get(decision_id)
+        if logged is None:
+            return None
+        if (run, decision_id) not in self._judged:
+            answer = as_logged(answer_of(first_attempt(logged.decision)))
+            self._judged[run, decision_id] = judge_answer(answer, logged.decision, self.subject)
+        return self._judged[run, decision_id]
+
+    def floor(self, runs: Sequence[RecordedRun], decision_id: str) -> list[JudgedAnswer]:
+        """What those of the runs answered that have an outcome."""
+        found = [self.judged(run, decision_id) for run in runs]
+        return [judged for judged in found if judged is not None and not judged.lost]
+
+
+def compare_runs(
+    arms: RecordedArms,
+    baseline: RecordedRun,
+    candidate: RecordedRun,
+    limits: Limits,
+    floor: Sequence[RecordedRun] = (),
+    run_id: str = "",
+) -> ForcedResult:
+    """Test one run against another, joined by decision, and read on to the end for rates and intervals.
+
+    Calls and dollars are those that a replay which makes one call at a time would have paid up to its stop; the
+    floor's runs are cached and cost nothing.
+
+    Args:
+        arms: Where all runs named here are.
+        baseline: Arm L.
+        candidate: Arm B.
+        limits: Of the test.
+        floor: Runs of the incumbent that the candidate is held against; fewer than two are no floor.
+        run_id: Of the result.
+    """
+    segment = arms.segments[baseline]
+    order = planned_order([logged.decision.workflow for logged in segment.decisions], limits.order_seed)
+    planned = [segment.decisions[index] for index in order][: limits.calls_max]
+    judge = _judge(segment, arms.subject, limits, len(floor))
+    pairs: list[Pair] = []
+    stopped_at: int | None = None
+    for index, logged in enumerate(planned):
+        pair = _pair(arms, index, logged, (baseline, candidate), evidence=stopped_at is None)
+        pairs.append(pair)
+        if not pair.lost:
+            runs = arms.floor(floor, logged.decision.decision_id)
+            _observe(judge, logged.stratum, pair, tuple(run.floor_outcome() for run in runs))
+        if stopped_at is None and judge.done:
+            stopped_at = len(pairs)
+    return _result(run_id, judge, pairs, stopped_at, segment)
+
+
+def _judge(segment: Segment, subject: Subject, limits: Limits, floor_runs: int) -> SequentialJudge:
+    strata = segment.planned()
+    return SequentialJudge(
+        list(strata),
+        planned=strata,
+        alpha=limits.alpha,
+        delta=limits.delta,
+        min_effect=limits.min_effect,
+        indicators=subject.indicators,
+        exit_levels=EXIT_FAMILY,
+        locate=limits.locate,
+        floor_runs=floor_runs,
+    )
+
+
+def _pair(
+    arms: RecordedArms,
+    index: int,
+    logged: LoggedDecision,
+    runs: tuple[RecordedRun, RecordedRun],
+    evidence: bool,
+) -> Pair:
+    decision = logged.decision
+    found = (arms.judged(run, decision.decision_id) for run in runs)
+    baseline, candidate = (one or judge_answer(NOT_RECORDED, decision, arms.subject) for one in found)
+    return Pair(index, logged, baseline, candidate, evidence and not baseline.lost and not candidate.lost)
+
+
+def _observe(judge: SequentialJudge, stratum: str, pair: Pair, floor: tuple[ArmOutcome, ...]) -> None:
+    observation = Observation(stratum, pair.baseline.outcome(), pair.candidate.outcome(), floor)
+    if pair.evidence:
+        judge.observe(observation)
+    else:
+        judge.observe_after_stop(observation)
+
+
+def _result(
+    run_id: str, judge: SequentialJudge, pairs: Sequence[Pair], stopped_at: int | None, segment: Segment
+) -> ForcedResult:
+    until_stop = pairs[:stopped_at]
+    coverage = sum(not pair.lost for pair in until_stop) / len(until_stop) if until_stop else 0.0
+    verdict, because = _verdict(judge, coverage if until_stop else 1.0, len(pairs) < len(segment.decisions))
+    prices = [pair.candidate.answer.cost_usd for pair in until_stop if not pair.candidate.lost]
+    return ForcedResult(
+        run_id=run_id,
+        verdict=verdict,
+        stopped_because=because,
+        judged=judge.summary(),
+        alarm_after=judge.alarm_after,
+        pairs=pairs,
+        paid_calls=sum(not pair.baseline.lost for pair in until_stop),
+        from_ledger=0,
+        overspent_calls=0,
+        estimate_calls=0,
+        cost_usd=None if None in prices else sum(price or 0.0 for price in prices),
+        coverage=coverage,
+        repeated_decisions=segment.repeated,
+        verifier_drift=0,  # a recording holds no verdict of then
+    )
+
+
+def _verdict(judge: SequentialJudge, coverage: float, cut_short: bool) -> tuple[str, str]:
+    if coverage < COVERAGE_MIN:
+        return "inconclusive", "coverage"
+    if judge.decision is None:
+        return "inconclusive", "budget_ended" if cut_short else "segment_ended"
+    return judge.decision, "alarm" if judge.decision == "diverged" else "equivalent"
