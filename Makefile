@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help demo test check bench faults up down lock clean java java-if-possible
+.PHONY: help demo test check bench faults up down lock clean java java-if-possible monitoring
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
@@ -13,7 +13,7 @@ help: ## List the targets
 demo: $(INSTALLED) java-if-possible ## Show the whole story, on a local Kafka where there can be one
 	$(BIN)/driftline demo
 
-test: $(INSTALLED) java ## Run all tests; they start a Kafka and a registry of their own
+test: $(INSTALLED) java monitoring ## Run all tests; they start a Kafka and a registry of their own
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting and types
@@ -50,3 +50,6 @@ java:
 
 java-if-possible:
 	@deploy/setup.sh java || true
+
+monitoring:
+	@deploy/setup.sh monitoring

@@ -4,9 +4,12 @@
 #   deploy/setup.sh python VENV   a virtual environment with the locked dependencies and driftline itself
 #   deploy/setup.sh java          Java and Maven for the local Kafka and registry: installed where that needs
 #                                 no password (root on Debian or Ubuntu), else one line naming the command
+#   deploy/setup.sh monitoring    Prometheus and Alertmanager, which tests of the alerting use and skip without:
+#                                 installed where that needs no password, else one line, and no failure
 set -eu
 
 APT_JAVA="openjdk-17-jre-headless maven"
+APT_MONITORING="prometheus prometheus-alertmanager" # each package is named as its program
 
 say() { echo "driftline set-up: $*" >&2; }
 fail() { say "$*"; exit 1; }
@@ -76,8 +79,27 @@ setup_java() {
         "or use an existing cluster: export DRIFTLINE_BOOTSTRAP_SERVERS=HOST:9092 DRIFTLINE_REGISTRY_URL=http://HOST:8081"
 }
 
+setup_monitoring() {
+    missing=""
+    for package in $APT_MONITORING; do have "$package" || missing="$missing $package"; done
+    if [ -z "$missing" ]; then return; fi
+    # shellcheck disable=SC2086
+    apt_install --no-install-recommends $missing
+    for package in $missing; do
+        if ! have "$package"; then
+            say "without Prometheus and Alertmanager the tests of the alerting are skipped" \
+                "(Debian: apt-get install --no-install-recommends$missing)"
+            return
+        elif have systemctl; then
+            # Debian starts it as a service; only the program is wanted.
+            systemctl disable --now "$package" >/dev/null 2>&1 || true
+        fi
+    done
+}
+
 case "${1:-}" in
     python) setup_python "$2" ;;
     java) setup_java ;;
-    *) fail "usage: deploy/setup.sh python VENV | java" ;;
+    monitoring) setup_monitoring ;;
+    *) fail "usage: deploy/setup.sh python VENV | java | monitoring" ;;
 esac

@@ -13,15 +13,20 @@ from driftline.console import (
     cache_command,
     compare_command,
     control_commands,
+    diagnose_command,
     effect_command,
+    exporter_command,
     import_command,
     log_commands,
     publish_commands,
+    reliability_command,
     replay_command,
     report_command,
     run_command,
     schemas_commands,
     segment_command,
+    spine_commands,
+    spine_migration,
     state_command,
 )
 from driftline.console.demo import demo
@@ -47,18 +52,25 @@ app.command("publish", epilog=PUBLISH_EXAMPLE)(publish_commands.publish)
 app.add_typer(import_app, name="import")
 app.command("run", epilog=run_command.EXAMPLE)(run_command.run)
 app.command("effect", epilog=effect_command.EXAMPLE)(effect_command.effect)
+app.command("exporter", epilog=exporter_command.EXAMPLE)(exporter_command.exporter)
 app.command("kill", epilog=control_commands.KILL_EXAMPLE)(control_commands.kill)
 app.command("resume", epilog=control_commands.RESUME_EXAMPLE)(control_commands.resume)
 app.command("throttle", epilog=control_commands.THROTTLE_EXAMPLE)(control_commands.throttle)
 app.command("control", epilog=control_commands.CONTROL_EXAMPLE)(control_commands.control)
+app.command("approve", epilog=spine_commands.APPROVE_EXAMPLE)(spine_commands.approve)
+app.command("reject", epilog=spine_commands.REJECT_EXAMPLE)(spine_commands.reject)
+app.command("tick", epilog=spine_commands.TICK_EXAMPLE)(spine_commands.tick)
 app.command("replay", epilog=replay_command.EXAMPLE)(replay_command.replay)
 app.command("compare", epilog=compare_command.EXAMPLE)(compare_command.compare)
+app.command("diagnose", epilog=diagnose_command.EXAMPLE)(diagnose_command.diagnose)
+app.command("reliability", epilog=reliability_command.EXAMPLE)(reliability_command.reliability)
 app.command("report", epilog=report_command.EXAMPLE)(report_command.report)
 app.command("sql", epilog=log_commands.SQL_EXAMPLE)(log_commands.sql)
 app.command("show", epilog=log_commands.SHOW_EXAMPLE)(log_commands.show)
 app.command("alerts", epilog=log_commands.ALERTS_EXAMPLE)(log_commands.alerts)
 app.add_typer(log_commands.topics_app, name="topics")
 app.add_typer(state_command.state_app, name="state")
+app.add_typer(spine_migration.migrate_app, name="migrate")
 app.add_typer(segment_command.segment_app, name="segment")
 app.add_typer(cache_command.cache_app, name="cache")
 app.add_typer(schemas_commands.schemas_app, name="schemas")

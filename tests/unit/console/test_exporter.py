@@ -1,0 +1,291 @@
+"""What the exporter shows: the latest of each alert, under few labels, and never more than it may."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+
+from driftline.console.exporter_command import make_registry
+from driftline.console.exporting import AlertBoard, AppStanding, ExporterCollector, LabelLimits
+from driftline.console.exporting.collector import LogState
+from driftline.schemas import (
+    Alert,
+    ArmRef,
+    DivergenceAlert,
+    EnvironmentDriftAlert,
+    MigrationAlert,
+    MigrationRun,
+    ReplayCompleted,
+    StratumChange,
+)
+
+NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
+LABELS = {"app", "mode", "candidate", "incumbent", "boundary", "stream", "level", "verdict", "reason"}
+UNITS = (
+    "ratio|dollars|seconds|records|state|total|calls|pairs|decisions|value|offsets|runs|up"  # `up` as Prometheus' own
+)
+
+Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+def arm(model: str) -> ArmRef:
+    return ArmRef(model=model, prompt_hash="p", verifier_version="v")
+
+
+def stratum(stream: str = "due", level: str = "verdict", **fields: Any) -> StratumChange:
+    given: dict[str, Any] = {
+        "boundary": "renewal",
+        "events": 40,
+        "change": -0.25,
+        "interval_lo": -0.4,
+        "interval_hi": -0.1,
+        "e_value": 99.0,
+        "named": True,
+    }
+    return StratumChange(stream=stream, level=level, **{**given, **fields})
+
+
+def completed(**fields: Any) -> ReplayCompleted:
+    given: dict[str, Any] = {
+        "run_id": "r1",
+        "app": "renewals",
+        "mode": "forced",
+        "baseline": arm("acme/one"),
+        "candidate": arm("acme/two"),
+        "verdict": "diverged",
+        "stopped_because": "alarm",
+        "alpha": 0.05,
+        "delta": 0.05,
+        "events": 150,
+        "compared": 64,
+        "paid_calls": 70,
+        "overspent_calls": 3,
+        "cost_usd": 1.5,
+        "coverage": 0.98,
+        "e_value": 123.0,
+        "strata": (stratum(),),
+        "completed_at": NOON,
+    }
+    return ReplayCompleted(**{**given, **fields})
+
+
+def diverged(run_id: str = "r1") -> DivergenceAlert:
+    return DivergenceAlert(
+        run_id=run_id,
+        app="renewals",
+        baseline=arm("acme/one"),
+        candidate=arm("acme/two"),
+        alpha=0.05,
+        e_value=123.0,
+        paid_calls=70,
+        change=-0.25,
+        interval_lo=-0.4,
+        interval_hi=-0.1,
+        named=(stratum(),),
+        examples=("renewals.decisions[0]@12",),
+        raised_at=NOON,
+    )
+
+
+def drifted(model: str = "acme/one") -> EnvironmentDriftAlert:
+    told = diverged().model_dump(exclude={"kind", "candidate"})
+    return EnvironmentDriftAlert(**told, incumbent=arm(model))
+
+
+def advised() -> MigrationAlert:
+    run = MigrationRun(
+        run_id="r1",
+        incumbent="acme/one",
+        candidate="acme/two",
+        level="verdict",
+        against="incumbent",
+        effect=-0.25,
+        interval_lo=-0.4,
+        interval_hi=-0.1,
+        confidence=0.95,
+        delta=0.05,
+        diagnosis_e_value=30.0,
+        first_event_time=NOON,
+        last_event_time=NOON,
+        offsets=("renewals.decisions[0]@0-149",),
+    )
+    return MigrationAlert(
+        run_id="m1",
+        app="renewals",
+        boundaries=("renewal", "winback"),
+        streams=("due",),
+        recurs_by="candidates",
+        incumbent_ends_at=None,
+        runs=(run, run),
+        predicates=(),
+        advice="move to P5",
+        raised_at=NOON,
+    )
+
+
+def board_of(alerts: Iterable[Alert], limits: LabelLimits | None = None) -> AlertBoard:
+    board = AlertBoard(limits)
+    for alert in alerts:
+        board.take(alert)
+    return board
+
+
+def shown(state: LogState) -> Found:
+    """What a scrape sees, as Prometheus parses it; a label set that comes twice fails here as it does there."""
+    registry, collector = CollectorRegistry(), ExporterCollector()
+    registry.register(collector)
+    collector.show(state)
+    found: Found = {}
+    for family in text_string_to_metric_families(generate_latest(registry).decode()):
+        for sample in family.samples:
+            key = sample.name, frozenset(sample.labels.items())
+            assert key not in found, key
+            found[key] = sample.value
+    return found
+
+
+def shown_of(*alerts: Alert, limits: LabelLimits | None = None) -> Found:
+    return shown(LogState(up=True, board=board_of(alerts, limits).snapshot()))
+
+
+def value(found: Found, name: str, **labels: str) -> float | None:
+    return found.get((f"driftline_{name}", frozenset(labels.items())))
+
+
+REPLAY = {"app": "renewals", "mode": "forced", "candidate": "acme/two"}
+STRATUM = {**REPLAY, "boundary": "renewal", "stream": "due", "level": "verdict"}
+
+
+def test_a_replay_that_diverged_is_shown_with_its_rate_interval_and_sample_count() -> None:
+    found = shown_of(completed(), diverged())
+    assert value(found, "replay_divergence_ratio", **REPLAY) == -0.25
+    assert value(found, "replay_divergence_lower_ratio", **REPLAY) == -0.4
+    assert value(found, "replay_divergence_upper_ratio", **REPLAY) == -0.1
+    assert value(found, "replay_compared_pairs", **REPLAY) == 64
+    assert value(found, "replay_e_value", **REPLAY) == 123
+    assert value(found, "replay_coverage_ratio", **REPLAY) == 0.98
+    assert (value(found, "replay_paid_calls", **REPLAY), value(found, "replay_cost_dollars", **REPLAY)) == (70, 1.5)
+    assert value(found, "stratum_change_ratio", **STRATUM) == -0.25
+    assert value(found, "stratum_named_state", **STRATUM) == 1
+
+
+def test_the_verdict_and_why_it_stopped_are_one_hot() -> None:
+    found = shown_of(completed(verdict="inconclusive", stopped_because="budget_ended"))
+    verdicts = {v: value(found, "replay_verdict_state", **REPLAY, verdict=v) for v in ("diverged", "inconclusive")}
+    assert verdicts == {"diverged": 0, "inconclusive": 1}
+    assert value(found, "replay_stopped_state", **REPLAY, reason="budget_ended") == 1
+    assert value(found, "replay_stopped_state", **REPLAY, reason="alarm") == 0
+
+
+def test_a_later_replay_of_the_same_labels_takes_the_place_of_the_earlier_and_of_its_divergence() -> None:
+    later = completed(run_id="r2", verdict="equivalent", completed_at=NOON + timedelta(hours=1))
+    found = shown_of(completed(), diverged(), later)
+    assert value(found, "replay_verdict_state", **REPLAY, verdict="diverged") == 0
+    assert value(found, "replay_divergence_ratio", **REPLAY) is None
+    assert value(found, "replay_completed_timestamp_seconds", **REPLAY) == (NOON + timedelta(hours=1)).timestamp()
+
+
+def test_a_divergence_belongs_to_the_replay_of_its_own_run() -> None:
+    found = shown_of(completed(), diverged(run_id="another"))
+    assert value(found, "replay_divergence_ratio", **REPLAY) is None
+
+
+def test_another_candidate_mode_or_app_has_series_of_its_own() -> None:
+    others = completed(mode="shadow"), completed(app="claims"), completed(candidate=arm("acme/three"))
+    found = shown_of(completed(), *others)
+    assert sum(name == "driftline_replay_e_value" for name, _ in found) == 4
+
+
+def test_what_an_alert_does_not_know_is_not_shown() -> None:
+    found = shown_of(completed(cost_usd=None, strata=(stratum(change=None),)))
+    assert value(found, "replay_cost_dollars", **REPLAY) is None
+    assert value(found, "stratum_change_ratio", **STRATUM) is None
+    assert value(found, "stratum_change_lower_ratio", **STRATUM) == -0.4
+
+
+def test_drift_is_shown_for_the_incumbent_and_advice_for_each_boundary() -> None:
+    found = shown_of(drifted(), advised())
+    assert value(found, "environment_drift_ratio", app="renewals", incumbent="acme/one") == -0.25
+    assert (
+        value(found, "environment_drift_timestamp_seconds", app="renewals", incumbent="acme/one") == NOON.timestamp()
+    )
+    for boundary in ("renewal", "winback"):
+        assert value(found, "migration_confirmed_runs", app="renewals", boundary=boundary) == 2
+
+
+def test_the_last_success_is_that_of_the_mode_and_never_goes_back() -> None:
+    earlier = completed(run_id="r0", completed_at=NOON - timedelta(days=3), candidate=arm("acme/three"))
+    found = shown_of(completed(), earlier, completed(mode="shadow", completed_at=NOON + timedelta(days=1)))
+    assert value(found, "replay_last_success_timestamp_seconds", app="renewals", mode="forced") == NOON.timestamp()
+
+
+def test_an_app_that_never_completed_a_replay_shows_0_once_the_alerts_were_read_and_nothing_before() -> None:
+    labels = {"app": "claims", "mode": "forced"}
+    unread = shown(LogState(apps=("claims",)))
+    assert value(unread, "replay_last_success_timestamp_seconds", **labels) is None
+    read = shown(LogState(up=True, board=AlertBoard().snapshot(), apps=("claims",)))
+    assert value(read, "replay_last_success_timestamp_seconds", **labels) == 0
+
+
+def test_a_log_that_is_away_leaves_what_was_seen_on_show() -> None:
+    state = LogState(up=False, board=board_of([completed()]).snapshot(), standings={"renewals": AppStanding(7, 3)})
+    found = shown(state)
+    assert value(found, "exporter_up") == 0
+    assert value(found, "replay_e_value", **REPLAY) == 123
+    assert value(found, "group_lag_records", app="renewals") == 7
+    assert value(found, "dead_topic_offsets", app="renewals") == 3
+
+
+def test_candidates_beyond_the_limit_make_room_oldest_first_and_are_counted() -> None:
+    alerts = [completed(run_id=f"r{n}", candidate=arm(f"acme/{n}")) for n in range(5)]
+    found = shown_of(*alerts, limits=LabelLimits(replays=3))
+    kept = {labels["candidate"] for name, each in found if name.endswith("e_value") for labels in [dict(each)]}
+    assert kept == {"acme/2", "acme/3", "acme/4"}
+    assert value(found, "exporter_left_out_series_total") == 2 * (1 + 1)  # a replay and its stratum, twice
+
+
+def test_of_too_many_strata_the_named_stay_then_those_with_most_pairs() -> None:
+    strata = [stratum(stream=f"s{n}", events=n, named=n == 1) for n in range(6)]
+    found = shown_of(completed(strata=tuple(strata)), limits=LabelLimits(strata=3))
+    kept = {dict(labels)["stream"] for name, labels in found if name == "driftline_stratum_pairs"}
+    assert kept == {"s1", "s5", "s4"}
+    assert value(found, "exporter_left_out_series_total") == 3
+
+
+def test_a_stratum_that_an_alert_names_twice_is_one_series() -> None:
+    found = shown_of(completed(strata=(stratum(e_value=1.0), stratum(e_value=2.0))))
+    assert value(found, "stratum_e_value", **STRATUM) == 2
+
+
+def test_a_thousand_incumbents_and_apps_stay_within_the_limits() -> None:
+    limits = LabelLimits(replays=10, strata=5, others=10)
+    alerts: list[Alert] = [drifted(f"acme/{n}") for n in range(1000)]
+    alerts += [completed(run_id=f"r{n}", app=f"app{n}") for n in range(1000)]
+    found = shown_of(*alerts, limits=limits)
+    assert len(found) < 400
+    assert (value(found, "exporter_left_out_series_total") or 0) > 1900
+
+
+def test_every_name_tells_its_unit_and_no_label_is_an_id_a_key_or_a_hash() -> None:
+    found = shown_of(completed(), diverged(), drifted(), advised())
+    for name, labels in found:
+        assert re.fullmatch(rf"driftline_[a-z_]*({UNITS})", name), name
+        assert {label for label, _ in labels} <= LABELS, name
+
+
+@pytest.mark.parametrize("text", ['acme/"two"', "acme\\two", "two\nlines"])
+def test_a_candidate_of_any_name_comes_through_a_scrape(text: str) -> None:
+    found = shown_of(completed(candidate=arm(text)))
+    assert value(found, "replay_e_value", **{**REPLAY, "candidate": text}) == 123
+
+
+def test_the_process_shows_its_own_memory_beside_the_series() -> None:
+    text = generate_latest(make_registry(ExporterCollector())).decode()
+    assert "process_resident_memory_bytes" in text
+    assert "driftline_exporter_up 0.0" in text
