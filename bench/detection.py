@@ -1,11 +1,25 @@
-"""What a verdict costs: paid calls against a test of fixed size, and time against the fastest model call.
+"""What a verdict costs and how often it is wrong: false alarms, power and paid calls, beside the usual tests.
 
-Run: python bench/detection.py
+    python bench/detection.py [--draws 600] [--seed 61]
+
+The recordings of real models are read at `../shared/data`; where they are not, the simulator alone is shown. In a
+scene where nothing changed the share of draws that alarm at any moment is the rate of false alarms; in one where
+something did it is the power. Every draw puts the events into an order of its own and deals the runs anew.
 """
 
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from time import perf_counter
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 import numpy as np
+from bench.kit.rules import LEVELS, OURS, THEIRS, Alarms, Rule
+from bench.kit.scenes import Scene, nothing_changed, something_changed
 from scipy.stats import norm
 
 from driftline.detectors import (
@@ -20,6 +34,13 @@ from driftline.detectors import (
 # A model call takes at least this long; judging an event must be lost in it.
 MODEL_CALL_MS_MIN = 200.0
 EVENTS = 1000
+# Draws of a scene in which something changed, for each of one in which nothing did: a power needs fewer digits.
+POWER_DRAWS_SHARE = 1 / 4
+# Draws for a rule that goes through the events one by one.
+SLOW_DRAWS_SHARE = 1 / 3
+NAME_WIDTH, CELL_WIDTH = 54, 11
+VALID = tuple(rule for rule in THEIRS if rule.valid)
+STARTED = perf_counter()
 
 
 def mcnemar_events(discordant: float, majority: float, alpha: float = 0.05, power: float = 0.8) -> float:
@@ -74,7 +95,98 @@ def time_of_intervals_and_order() -> None:
     print(f"order of 100000 records: {1000 * (perf_counter() - started):.0f} ms")
 
 
-if __name__ == "__main__":
+def told(progress: str) -> None:
+    print(f"{perf_counter() - STARTED:5.0f} s  {progress}", file=sys.stderr)
+
+
+def alarms_of(scene: Scene, rules: Iterable[Rule], draws: int, rng: np.random.Generator) -> dict[str, Alarms]:
+    told(f"{scene.name}: {scene.events} events, {draws} draws")
+    drawn, few = scene.draw(draws, rng), max(1, int(draws * SLOW_DRAWS_SHARE))
+    return {rule.name: rule.alarms(drawn.first(few) if rule.slow else drawn) for rule in rules}
+
+
+def row(name: str, cells: Iterable[str]) -> None:
+    print(f"{name:<{NAME_WIDTH}}" + "".join(f"{cell:>{CELL_WIDTH}}" for cell in cells))
+
+
+def share_text(alarms: Alarms, level: int) -> str:
+    return "-" if alarms is None else f"{np.isfinite(alarms[:, level]).mean():.1%}"
+
+
+def false_alarms(draws: int, rng: np.random.Generator) -> None:
+    print("nothing changed: share of the draws that alarm at any moment")
+    for scene in nothing_changed():
+        found = alarms_of(scene, (*OURS, *THEIRS), draws, rng)
+        print()
+        row(f"{scene.name}, {scene.events} events", (*(f"at {level:.0%}" for level in LEVELS), "draws"))
+        for rule in (*OURS, *THEIRS):
+            alarms, note = found[rule.name], "" if rule.valid else " (no level, or peeked at)"
+            shares = [share_text(alarms, level) for level in range(len(LEVELS))]
+            row(f"  {rule.name}{note}", (*shares, "" if alarms is None else str(len(alarms))))
+
+
+def power_text(alarms: Alarms, rule: Rule) -> str:
+    """Power, and of our rules the median of paid calls at the alarm; "never" where fewer than half alarm."""
+    if alarms is None:
+        return "-"
+    share = f"{np.isfinite(alarms[:, 0]).mean():.2f}"
+    if rule in THEIRS:
+        return share
+    median = np.quantile(alarms[:, 0], 0.5, method="inverted_cdf")
+    calls = f"{rule.calls_per_event * median:.0f}" if np.isfinite(median) else "never"
+    return f"{share} {calls:>5}"
+
+
+def power(draws: int, rng: np.random.Generator) -> None:
+    rules, few = (*OURS, *VALID), max(1, int(draws * SLOW_DRAWS_SHARE))
+    print("\nsomething changed: power at the 5 % level, and the median of paid calls at the alarm")
+    print(f"{draws} draws ({few} by the judge and the swap learner); McNemar pays for all events\n")
+    for rule in rules:
+        print(f"  {label(rule)} {rule.name}")
+    row("", map(label, rules))
+    scenes = []
+    for scene in something_changed():
+        found = alarms_of(scene, rules, draws, rng)
+        scenes.append((scene, found))
+        row(f"{scene.name}, {scene.events} events", (power_text(found[rule.name], rule) for rule in rules))
+    dollars_per_regression([(scene, found) for scene, found in scenes if scene.usd_a_call is not None])
+
+
+def label(rule: Rule) -> str:
+    return f"[{(*OURS, *VALID).index(rule)}]"
+
+
+def dollars_per_regression(known: Sequence[tuple[Scene, dict[str, Alarms]]]) -> None:
+    """What all draws spent, those that found nothing included, over how many found it; at recorded prices."""
+    if not known:
+        return
+    rules = (OURS[0], *VALID)
+    print()
+    row("dollars per detected regression", map(label, rules))
+    for scene, found in known:
+        row(f"  {scene.name}", (dollars_text(scene, found[rule.name]) for rule in rules))
+
+
+def dollars_text(scene: Scene, alarms: Alarms) -> str:
+    if alarms is None or scene.usd_a_call is None or not np.isfinite(alarms[:, 0]).any():
+        return "-"
+    calls = np.minimum(alarms[:, 0], scene.events).sum()
+    return f"{scene.usd_a_call * calls / np.isfinite(alarms[:, 0]).sum():.4f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=600, help="random draws of each scene")
+    parser.add_argument("--seed", type=int, default=61)
+    given = parser.parse_args()
+    rng = np.random.default_rng(given.seed)
+    false_alarms(given.draws, rng)
+    power(max(1, int(given.draws * POWER_DRAWS_SHARE)), rng)
+    print()
     calls_against_a_fixed_test()
     time_against_a_model_call()
     time_of_intervals_and_order()
+
+
+if __name__ == "__main__":
+    main()

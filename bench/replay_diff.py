@@ -29,8 +29,10 @@ import duckdb
 from bench.kit.cluster import load
 from bench.kit.resident import PEAK, resident_mb
 
+from driftline.replay import columns
 from driftline.replay.levels import LEVELS
-from driftline.replay.store import _CHANGES, _PAIRS, _VIEWS, DATABASE
+from driftline.replay.store import DATABASE, VIEWS
+from driftline.replay.tables import create
 
 SECONDS_MAX, PEAK_GB_MAX = 60, 4
 STRATA = 16
@@ -90,11 +92,10 @@ def fill(database: Path, pairs: int, threads: int) -> None:
     """The store's tables and views, and so many pairs."""
     with duckdb.connect(str(database), config={"threads": threads}) as db:
         db.execute("SET preserve_insertion_order = false")
-        for table, columns in (("pairs", _PAIRS), ("changes", _CHANGES)):
-            described = ", ".join(f'"{name}" {kind}' for name, kind in columns.items())
-            db.execute(f"CREATE TABLE {table} ({described})")
+        for table in (columns.pairs, columns.floor, columns.changes):
+            create(db, table.__name__, table("bench"))
         db.execute(rows_sql(pairs))
-        db.execute(_VIEWS)
+        db.execute(VIEWS)
 
 
 def diff(database: Path, memory: str | None, threads: int) -> None:

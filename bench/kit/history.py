@@ -15,15 +15,16 @@ from driftline.replay.testing import decided
 from driftline.schemas import Codec, Registry
 
 MADE_MAX = 20_000
-"""So many are decided and encoded; more are these again, each with an id and an event id of its own."""
+"""So many are decided and encoded; more are these again, each with an id and an event id of its own. Answers name the
+decision, so that no two texts of a history are equal."""
 MENDED_EVERY = 20
 """One in so many was rejected at first and mended at its second attempt."""
 ASKED_PCT, CAP_PCT = 45.5, 30
 WHY = (
-    "Tenure and charges are in the usual range for this contract; the customer asked for a cheaper plan and was told "
-    "of the offers; this one follows that of its peers, no. "
+    "Tenure and charges are in the usual range for this contract; the customer asked for a cheaper plan, was "
+    "told of the offers; this follows "
 )
-"""With it a decision of one attempt is 1.7 KB long."""
+"""With it, and the decision's id behind it, a decision of one attempt is 1.7 KB long."""
 
 
 class Varied:
@@ -37,7 +38,7 @@ class Varied:
         self._asked += first
         over = first and self._asked % MENDED_EVERY == 0
         discount = ASKED_PCT if over else self._asked % (2 * CAP_PCT) / 2
-        payload = {"term_months": 12, "discount_pct": discount, "rationale": f"{WHY}{self._asked}"}
+        payload = {"term_months": 12, "discount_pct": discount, "rationale": f"{WHY}{request.key.decision_id}"}
         text = json.dumps({"type": RENEWED, "payload": payload})
         return Answer(text, model_reported="bench/varied", cost_usd=0.001, latency_ms=1000.0)
 

@@ -134,14 +134,11 @@ def test_with_the_incumbent_asked_again_no_contrast_alarms_in_more_than_5_percen
         assert sum(found is not None and found.verdict == "diverged" for found in contrasts) <= 0.05 * len(results)
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_a_noisier_version_diverges_beside_three_runs_of_the_incumbent_although_its_rates_stay(
-    replay: Replay, order: int
-) -> None:
-    """It differs by some three points more often than the incumbent from itself: delta has to be less than that."""
-    result = replay("renewals-noisier", order, floor_runs=3, delta=0.01)
-    assert result.verdict == "diverged"
-    assert abs(level(result.judged, "verdict").change or 0.0) < 0.02
+def test_a_noisier_version_diverges_beside_runs_of_the_incumbent_although_its_rates_stay(replay: Replay) -> None:
+    """It differs from the incumbent some three points more often than that from itself; delta has to be smaller."""
+    results = [replay("renewals-noisier", number, floor_runs=4, delta=0.01) for number in range(4)]
+    assert sum(result.verdict == "diverged" for result in results) >= 3
+    assert all(abs(level(result.judged, "verdict").change or 0.0) < 0.02 for result in results)
 
 
 async def asked(history: Segment, candidate: Candidate, subject: AppSubject, asking: Asking) -> list[JudgedAnswer]:

@@ -42,11 +42,21 @@ from driftline.replay import (
     publish_alerts,
     read_segment_file,
 )
-from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX
+from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX, ReplayAlert
+from driftline.replay.arms import Incumbent
 from driftline.replay.following import DecisionTail
 from driftline.replay.shadow import ShadowReplay
 from driftline.replay.testing import OwnModels
-from driftline.schemas import ArmRef, Codec, DivergenceAlert, Event, Registry, ReplayCompleted, UsageError
+from driftline.schemas import (
+    ArmRef,
+    Codec,
+    DivergenceAlert,
+    EnvironmentDriftAlert,
+    Event,
+    Registry,
+    ReplayCompleted,
+    UsageError,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -148,6 +158,11 @@ MODES = {
     "verify": ["--mode", "verify"],
     "free": ["--mode", "free", "--candidate", "sim/renewals-fenced", "--sample", "100"],
     "shadow": ["--mode", "shadow", "--candidate", "sim/renewals-fenced", "--from", "2026-01-01", "--for", "60s"],
+    "incumbent": ["--candidate", "sim/renewals-fenced", "--incumbent", "log", "--floor", "2", "--mmd"],
+    "shadow beside the incumbent": [
+        *("--mode", "shadow", "--candidate", "sim/renewals-fenced", "--incumbent", "sim/renewals"),
+        *("--from", "2026-01-01", "--for", "60s"),
+    ],
 }
 
 
@@ -232,16 +247,13 @@ def test_the_writer_of_a_replay_is_refused_the_apps_topics(cluster: Settings, ap
     assert ends(cluster, app.name) == before
 
 
-def alerts_on(cluster: Settings, codec: Codec, run_id: str) -> list[ReplayCompleted | DivergenceAlert]:
+MODELS = {f"driftline.{one.__name__}": one for one in (ReplayCompleted, DivergenceAlert, EnvironmentDriftAlert)}
+
+
+def alerts_on(cluster: Settings, codec: Codec, run_id: str) -> list[ReplayAlert]:
     reader = KafkaReader(cluster)
     decoded = [codec.decode(record.value) for record in reader.read(reader.span(ALERTS))]
-    return [
-        ReplayCompleted.model_validate(one.value)
-        if one.name == "driftline.ReplayCompleted"
-        else DivergenceAlert.model_validate(one.value)
-        for one in decoded
-        if one.value["run_id"] == run_id
-    ]
+    return [MODELS[one.name].model_validate(one.value) for one in decoded if one.value["run_id"] == run_id]
 
 
 @pytest.fixture
@@ -284,6 +296,24 @@ def test_a_run_without_divergence_raises_no_divergence_alert(
     (alert,) = alerts_on(cluster, codec, done.report["run_id"])
     assert isinstance(alert, ReplayCompleted)
     assert list(done.alerts) == ["ReplayCompleted"]
+
+
+def test_an_incumbent_that_moved_is_alerted_as_environment_and_says_nothing_of_the_candidate(
+    workplace: Path, app: App, cluster: Settings, codec: Codec
+) -> None:
+    """Today the incumbent answers in code fences, and so does the candidate."""
+    fenced = Candidate("sim/renewals-fenced", incumbent=True)
+    request = ReplayRequest(app.name, Candidate("sim/renewals-fenced"), incumbent=Incumbent(fenced))
+    done = run_replay(request)
+    completed, drift = alerts_on(cluster, codec, done.report["run_id"])
+    assert isinstance(completed, ReplayCompleted)
+    assert isinstance(drift, EnvironmentDriftAlert)
+    assert (completed.verdict, drift.incumbent.model) == ("diverged", "sim/renewals-fenced")
+    assert drift.e_value >= 20
+    assert (done.report["attribution"]["cause"], set(done.alerts)) == (
+        "environment",
+        {"ReplayCompleted", "EnvironmentDriftAlert"},
+    )
 
 
 def test_of_two_processes_that_publish_for_one_run_one_is_told_and_the_alert_is_there_once(

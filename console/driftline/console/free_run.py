@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 from driftline.console.common import Log, now, open_subject, out, progress_bar, say
+from driftline.console.outputs import write_json
 from driftline.console.render import VERDICT_STYLES
 from driftline.console.replay_run import LEDGER, ReplayRequest, proposer_of, timings
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
@@ -22,6 +23,7 @@ from driftline.replay.arms import Candidate
 from driftline.replay.asking import steady
 from driftline.replay.free import FreeReplay, FreeResult, latest_decisions, require_app
 from driftline.replay.free_report import free_data, free_id_of
+from driftline.replay.free_store import write_free_store
 from driftline.replay.ledger import Ledger
 from driftline.replay.plan import require_price, room_in_usd
 from driftline.replay.pricing import PriceMap
@@ -31,9 +33,10 @@ from driftline.replay.subject import AppSubject
 from driftline.replay.wording import cost_text, e_text, interval_text, rate_text
 from driftline.replay.workflows import History, load_workflows
 from driftline.schemas import UsageError
+from driftline.schemas.cloudevents import format_time
 
 REPORT = "free.json"
-"""In the folder of the run."""
+"""In the folder of the run, beside its database."""
 PLACES_SHOWN_MAX = 20
 DEPARTURES_SHOWN_MAX = 3
 VERDICTS_BY_WEIGHT = ("diverged", "inconclusive", "equivalent")
@@ -46,6 +49,8 @@ class FreeDone:
 
     report: Mapping[str, Any]
     file: Path
+    """The report as JSON."""
+    database: Path
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,13 @@ def run_free(request: ReplayRequest, tried: Sequence[Candidate], incumbent: bool
 
 
 def print_free(done: FreeDone) -> None:
-    """Verdict, rates, where workflows depart, and the first departures in full."""
-    report = done.report
+    """Verdict, rates, where workflows depart, the first departures in full, and where the run lies."""
+    print_free_findings(done.report)
+    say(f"  DuckDB, Parquet and {REPORT} in {done.database.parent}; ask: driftline sql 'FROM by_place'", "dim")
+
+
+def print_free_findings(report: Mapping[str, Any]) -> None:
+    """`print_free` of a run that was told where it lies already."""
     style = VERDICT_STYLES[report["verdict"]]
     say(f"{report['verdict'].upper()}  {report['app']}: {report['baseline']} → {report['candidate']}, free", style)
     for line in (*_rates(report), *_circumstances(report)):
@@ -115,7 +125,6 @@ def print_free(done: FreeDone) -> None:
     for departure in report["departures"][:DEPARTURES_SHOWN_MAX]:
         for line in _departure(departure):
             say(line)
-    say(f"  {done.file}", "dim")
 
 
 def _refuse(request: ReplayRequest) -> None:
@@ -147,10 +156,10 @@ def _run_one(opened: _Opened, request: ReplayRequest) -> FreeDone:
     result = _ask_all(opened, request)
     report = free_data(opened.history, request.candidate, result, request.limits)
     report["timings"] = timings(started, time.monotonic() - began, report.pop("from_ledger"))
-    file = opened.log.settings.home / "runs" / result.run_id / REPORT
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return FreeDone(report, file)
+    folder = opened.log.settings.home / "runs" / result.run_id
+    database = write_free_store(folder, result, report, format_time(now()))
+    write_json(folder / REPORT, report)
+    return FreeDone(report, folder / REPORT, database)
 
 
 def _ask_all(opened: _Opened, request: ReplayRequest) -> FreeResult:

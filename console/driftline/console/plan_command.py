@@ -10,9 +10,11 @@ from rich.table import Table
 from driftline.console.common import out, say
 from driftline.console.replay_run import Opened, ReplayRequest, plan_replays
 from driftline.replay.arms import Candidate
-from driftline.replay.identity import arms_of, prompt_diff, run_id_of
+from driftline.replay.identity import arm_of, arms_of, prompt_diff, run_id_of
 from driftline.replay.plan import ReplayPlan, plan_data
 from driftline.replay.result import Limits
+from driftline.replay.segment import Segment
+from driftline.replay.subject import Subject
 
 
 def print_plans(request: ReplayRequest, tried: Sequence[Candidate], as_json: bool) -> None:
@@ -35,9 +37,10 @@ def _told(opened: Opened, request: ReplayRequest, candidate: Candidate, plan: Re
     baseline, arm = arms_of(segment, subject, candidate)
     return {
         "app": segment.app,
-        "run_id": run_id_of(segment, subject, candidate, request.limits),
+        "run_id": run_id_of(segment, subject, candidate, request.limits, request.incumbent),
         "baseline": baseline.model,
         "candidate": arm.model,
+        "incumbent": _incumbent(segment, subject, request),
         "decisions": len(segment.decisions),
         "history_from": {str(partition): low for partition, low in segment.history_from.items()},
         "alpha": request.limits.alpha,
@@ -45,6 +48,12 @@ def _told(opened: Opened, request: ReplayRequest, candidate: Candidate, plan: Re
         **plan_data(plan),
         "prompt_diff": prompt_diff(segment, subject, candidate),
     }
+
+
+def _incumbent(segment: Segment, subject: Subject, request: ReplayRequest) -> dict[str, Any] | None:
+    if request.incumbent is None:
+        return None
+    return {"model": arm_of(segment, subject, request.incumbent.arm).model, "runs": request.incumbent.runs}
 
 
 def _print(told: Mapping[str, Any], limits: Limits) -> None:
@@ -63,6 +72,13 @@ def _cost(told: Mapping[str, Any]) -> list[str]:
         f"of {told['decisions']} decisions",
         f"{'price unknown' if told['usd'] is None else 'at most ' + _usd(told['usd'])}: {tokens} ({basis})",
     ]
+    if told["incumbent"] is not None:
+        asked = f"of them {told['incumbent_calls']} of {told['incumbent']['model']}, the incumbent"
+        lines.insert(1, f"{asked}, {told['incumbent']['runs']} a decision; its answers count for a day")
+    if told["spread_calls"]:
+        lines.append(
+            f"then at most {told['spread_calls']} further calls in strata that are still open (--no-mmd: none)"
+        )
     if told["unpriced"]:
         lines.append(f"no price is known of {', '.join(told['unpriced'])}: needs --allow-unpriced")
     lines.append(f"prices: {told['price_map'] or 'none needed, recorded/ and sim/ cost nothing'}")
@@ -92,7 +108,8 @@ def _findings(told: Mapping[str, Any]) -> list[str]:
 
 
 def _calls_allowed(told: Mapping[str, Any], limits: Limits) -> str:
-    return f"power within {told['calls']} calls" + ("" if limits.calls_max is None else " (--max-calls)")
+    within = f"{told['pairs']} calls" if told["incumbent"] is None else f"{told['pairs']} decisions"
+    return f"power within {within}" + ("" if limits.calls_max is None else " (--max-calls)")
 
 
 def _power(power: Mapping[str, Any], title: str) -> Table:

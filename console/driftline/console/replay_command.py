@@ -30,6 +30,8 @@ def replay(
     prompt: options.PromptFile = None,
     param: options.Parameters = None,
     verifier: options.Spec = None,
+    incumbent: options.IncumbentModel = None,
+    floor: options.FloorRuns = None,
     start: options.From = None,
     stop: options.To = None,
     offsets: options.Offsets = None,
@@ -43,6 +45,7 @@ def replay(
     order_seed: options.OrderSeed = 0,
     locate: options.Locate = False,
     estimate: options.Estimate = False,
+    mmd: options.Mmd = None,
     follow_for: options.For = None,
     budget_usd: options.Budget = None,
     max_calls: options.MaxCalls = None,
@@ -66,14 +69,16 @@ def replay(
 
     selection = selection_of(start, stop, offsets or [], stream or [], key or [], sample, order_seed)
     rates = budget_usd, requests_per_minute, tokens_per_minute
-    limits = Limits(alpha, delta, min_effect, order_seed, concurrency, max_calls, locate, estimate, *rates)
+    limits = Limits(alpha, delta, min_effect, order_seed, concurrency, max_calls, locate, estimate, *rates, mmd)
     if mode is Mode.VERIFY:
         from driftline.console.verify_run import verify_and_exit
 
-        verify_and_exit(app, selection, verifier, segment, bool(candidate or prompt or param or what), as_json)
+        tried_anything = bool(candidate or prompt or param or what or incumbent or floor)
+        verify_and_exit(app, selection, verifier, segment, tried_anything, as_json)
     tried = _candidates(candidate or [None], prompt, param or [])
-    _check_what(what, mode, html is not None or markdown is not None, len(tried))
-    request = ReplayRequest(app, tried[0], selection, limits, verifier, segment, allow_unpriced, refresh)
+    beside = options.incumbent_of(incumbent, floor)
+    _check_what(what, mode, html is not None or markdown is not None, len(tried), beside is not None or bool(mmd))
+    request = ReplayRequest(app, tried[0], selection, limits, verifier, segment, allow_unpriced, refresh, beside)
     if what is not None:
         from driftline.console.plan_command import print_plans
 
@@ -99,12 +104,14 @@ def _candidates(models: Sequence[str | None], prompt: Path | None, parameters: S
     return [Candidate(model, tried, given) for model in dict.fromkeys(models)]
 
 
-def _check_what(what: What | None, mode: Mode, pages: bool, candidates: int) -> None:
+def _check_what(what: What | None, mode: Mode, pages: bool, candidates: int, beside: bool) -> None:
     """What does not go together is told before anything is asked."""
     from driftline.schemas import UsageError
 
     if what is not None and mode is not Mode.FORCED:
         raise UsageError(f"there is no plan of the mode {mode.value}", "leave --mode out")
+    if beside and mode is Mode.FREE:
+        raise UsageError("free knows no --incumbent, --floor or --mmd: they are of the mode forced", "leave them out")
     if pages and (mode is not Mode.FORCED or what is not None or candidates != 1):
         raise UsageError(
             "--html and --markdown are of one forced run", "see `driftline report --help` for the others"

@@ -12,6 +12,7 @@ import typer
 if TYPE_CHECKING:
     from datetime import datetime, timedelta
 
+    from driftline.replay.arms import Incumbent
     from driftline.replay.segment import Selection
 
 
@@ -31,7 +32,9 @@ class What(StrEnum):
 
 
 CANDIDATE, SEGMENT, TEST, OUTPUT = "What is tried", "Which decisions", "The test", "Output"
-SPENDING = "What it may cost"
+BESIDE, SPENDING = "What it is held against beside the log", "What it may cost"
+LOG_INCUMBENT = "log"
+"""The incumbent is what the log says: its model, prompt and parameters."""
 
 Action = Annotated[What | None, typer.Argument(help="plan: say what it will cost and can find, and spend nothing.")]
 AppName = Annotated[str, typer.Option(help="App in driftline.toml, module:attribute, or an imported app.")]
@@ -51,6 +54,32 @@ Candidates = Annotated[
 PromptFile = Annotated[Path | None, typer.Option(help="Prompt file; else the log's.", rich_help_panel=CANDIDATE)]
 Parameters = Annotated[list[str] | None, typer.Option(help="NAME=JSON over the log's.", rich_help_panel=CANDIDATE)]
 Spec = Annotated[str | None, typer.Option(help="Verifier spec for an imported app.", rich_help_panel=CANDIDATE)]
+
+IncumbentModel = Annotated[
+    str | None,
+    typer.Option(
+        "--incumbent",
+        help="Ask the incumbent too, as it is today, to tell environment from model: log for what the log says, or "
+        "a model.",
+        rich_help_panel=BESIDE,
+    ),
+]
+FloorRuns = Annotated[
+    int | None,
+    typer.Option(
+        "--floor", min=1, help="So many runs of the incumbent: how it differs from itself.", rich_help_panel=BESIDE
+    ),
+]
+Mmd = Annotated[
+    bool | None,
+    typer.Option(
+        "--mmd/--no-mmd",
+        help="Four further calls a decision where strata stay open. Unless said: where an incumbent is asked and a "
+        "budget has some left.",
+        rich_help_panel=TEST,
+        show_default=False,
+    ),
+]
 
 From = Annotated[
     str | None,
@@ -117,6 +146,20 @@ def parameters_of(given: Sequence[str]) -> dict[str, object]:
         if not name or not equals:
             raise BadInput(f"--param {text!r}: not NAME=JSON", "for example --param temperature=0.2")
     return parameters
+
+
+def incumbent_of(model: str | None, runs: int | None) -> Incumbent | None:
+    """The arm A' that options name; None for none. A floor alone is one of what the log says.
+
+    Raises:
+        UsageError: The model string has no provider.
+    """
+    from driftline.replay.arms import Candidate, Incumbent
+
+    if model is None and runs is None:
+        return None
+    asked = None if model in (None, LOG_INCUMBENT) else model
+    return Incumbent(Candidate(asked, incumbent=True), runs or 1)
 
 
 def selection_of(

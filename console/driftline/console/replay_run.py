@@ -12,21 +12,25 @@ from pathlib import Path
 from typing import Any
 
 from driftline.console.common import Log, err, now, open_subject, open_subject_of_file, progress_bar
+from driftline.console.replay_arms import Arms, EveryArm, incumbent_report, named_arms
 from driftline.console.replay_progress import note_of
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
 from driftline.consumers.proposing import Proposer
 from driftline.log import Coordinates, Settings, TransactionalWriter, load_settings
 from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX, ReplayWriter, alerts_of, publish_alerts
-from driftline.replay.arms import Candidate
+from driftline.replay.arms import ArmCall, Candidate, Incumbent, calls_of
+from driftline.replay.asker import oldest
 from driftline.replay.asking import steady
 from driftline.replay.harness import ForcedReplay, ForcedResult, Limits
-from driftline.replay.identity import arms_of, prompt_diff, run_id_of
+from driftline.replay.identity import prompt_diff, run_id_of
 from driftline.replay.ledger import Ledger
 from driftline.replay.plan import ReplayPlan, plan_replay, planned_calls, require_priced, room_in_usd
 from driftline.replay.pricing import PriceMap
 from driftline.replay.report import report_data
+from driftline.replay.run_request import write_request
 from driftline.replay.segment import Segment, Selection, load_segment
 from driftline.replay.spending import Spending
+from driftline.replay.spread import CALLS_A_DECISION, spread_calls, spread_limits
 from driftline.replay.store import write_store
 from driftline.replay.subject import Subject
 from driftline.replay.turns import planned_decisions
@@ -51,6 +55,8 @@ class ReplayRequest:
     """Run though a price is unknown."""
     refresh: bool = False
     """Ask anew what the ledger holds of this plan."""
+    incumbent: Incumbent | None = None
+    """Asked beside the candidate; None for the log against the candidate alone."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +117,9 @@ def plan_replays(request: ReplayRequest, candidates: Sequence[Candidate]) -> tup
     opened = open_replay(request)
     ledger = Ledger(opened.settings.home / LEDGER)
     try:
+        plan = partial(plan_replay, incumbent=request.incumbent, not_before=oldest(now()))
         common = ledger, request.limits, opened.prices
-        return opened, [plan_replay(opened.segment, opened.subject, one, *common) for one in candidates]
+        return opened, [plan(opened.segment, opened.subject, one, *common) for one in candidates]
     finally:
         ledger.close()
 
@@ -135,38 +142,64 @@ def open_replay(request: ReplayRequest) -> Opened:
 def _check(opened: Opened, request: ReplayRequest) -> None:
     """Refuse, before anything is paid, what cannot be asked or has no price."""
     subject, segment = opened.subject, opened.segment
-    first = request.candidate.request(segment.decisions[0].decision, subject, "plan", request.limits.order_seed)
-    LiteLLMProposer().check(first)
-    models = {request.candidate.model or logged.decision.model_requested for logged in segment.decisions}
+    calls = _every_call(request)
+    first = segment.decisions[0].decision
+    for call in calls:
+        LiteLLMProposer().check(call.arm.request(first, subject, "plan", request.limits.order_seed, call.asking))
+    models = {call.arm.model or logged.decision.model_requested for call in calls for logged in segment.decisions}
     if all(opened.prices.of(model).known for model in models):
         return
     ledger = Ledger(opened.settings.home / LEDGER)
     try:
-        calls = planned_calls(segment, subject, request.candidate, ledger, request.limits, opened.prices)
+        given = (segment, subject, calls, ledger, replace(request.limits, calls_max=None), opened.prices)
+        planned = planned_calls(*given, not_before=oldest(now()))
     finally:
         ledger.close()
-    require_priced(calls, request.limits, request.allow_unpriced)
+    require_priced(planned, request.limits, request.allow_unpriced)
+
+
+def _every_call(request: ReplayRequest) -> list[ArmCall]:
+    """The calls that a decision may take, in both phases."""
+    arms = request.candidate, request.incumbent
+    second = [] if spread_limits(request.limits, *arms) is None else spread_calls(*arms)
+    return [*calls_of(*arms), *second]
 
 
 def _run_one(opened: Opened, request: ReplayRequest) -> ReplayDone:
     started, began = now(), time.monotonic()
     segment, subject, candidate = opened.segment, opened.subject, request.candidate
-    limits = _free_reading(request.limits, candidate)
-    baseline, tried = arms_of(segment, subject, candidate)
-    run_id = run_id_of(segment, subject, candidate, request.limits)
+    limits = _free_reading(request)
+    arms = named_arms(segment, subject, candidate, request.incumbent)
+    run_id = run_id_of(segment, subject, candidate, request.limits, request.incumbent)
     result = _ask_all(opened, request, run_id, limits)
-    report = report_data(segment.app, baseline.model, tried.model, result, limits)
+    report = report_data(segment.app, arms.baseline.model, arms.candidate.model, result, limits)
+    report |= incumbent_report(segment, candidate, arms, result, limits)
     report["timings"] = timings(started, time.monotonic() - began, report.pop("from_ledger", result.from_ledger))
+    report["spread_calls"] = result.spread_calls
+    report["note"] = report["note"] or _still_open(result, request)
     report["price_map"] = opened.prices.version
-    row = run_row(report, baseline, tried)
+    row = run_row(report, arms.baseline, arms.candidate)
     database = write_store(opened.settings.home / "runs" / run_id, result, row)
-    alerts = {} if opened.log is None else publish(opened.log, segment, baseline, tried, result, limits)
+    write_request(database.parent, request)
+    alerts = {} if opened.log is None else publish(opened.log, segment, arms, result, limits)
     return ReplayDone(report, database, alerts, prompt_diff(segment, subject, candidate))
 
 
-def _free_reading(limits: Limits, candidate: Candidate) -> Limits:
-    """A recorded arm costs nothing: it is read one by one, and to the end of the segment for the interval."""
-    return replace(limits, concurrency=1, read_on=True) if candidate.is_free else limits
+def _still_open(result: ForcedResult, request: ReplayRequest) -> str:
+    """What a run that ended undecided, and whose user set no budget, might still ask; empty where nothing."""
+    wanted = replace(request.limits, mmd=True)
+    unasked = not result.spread_calls and request.limits.mmd is None
+    if not result.open_strata or not unasked or spread_limits(wanted, request.candidate, request.incumbent) is None:
+        return ""
+    number = len(result.open_strata)
+    strata = f"{number} strata are" if number > 1 else "1 stratum is"
+    return f"{strata} still open; --mmd asks {CALLS_A_DECISION} further calls a decision there"
+
+
+def _free_reading(request: ReplayRequest) -> Limits:
+    """Recorded arms cost nothing: they are read one by one, and to the end of the segment for the interval."""
+    free = all(call.arm.is_free for call in calls_of(request.candidate, request.incumbent))
+    return replace(request.limits, concurrency=1, read_on=True) if free else request.limits
 
 
 def _ask_all(opened: Opened, request: ReplayRequest, run_id: str, limits: Limits) -> ForcedResult:
@@ -177,10 +210,10 @@ def _ask_all(opened: Opened, request: ReplayRequest, run_id: str, limits: Limits
             _retire(ledger, opened, request)
         room = partial(room_in_usd, candidate, opened.prices)
         spending = Spending(limits.usd_max, ledger.paid_usd(run_id), room)
-        proposer = proposer_of(candidate, limits)
-        replay = ForcedReplay(run_id, segment, subject, candidate, proposer, ledger, limits, now, spending)
+        given = (run_id, segment, subject, candidate, EveryArm(limits), ledger, limits, now, spending)
+        replay = ForcedReplay(*given, request.incumbent)
         began = time.monotonic()
-        with progress_bar(f"replaying {segment.app}", len(planned_decisions(segment, limits))) as show:
+        with progress_bar(f"replaying {segment.app}", replay.decisions_max) as show:
             return asyncio.run(replay.run(lambda at: show(at.read, note_of(at, time.monotonic() - began))))
     finally:
         ledger.close()
@@ -192,11 +225,12 @@ def proposer_of(candidate: Candidate, limits: Limits) -> Proposer:
 
 
 def _retire(ledger: Ledger, opened: Opened, request: ReplayRequest) -> None:
-    subject, candidate = opened.subject, request.candidate
-    keys = []
-    for logged in planned_decisions(opened.segment, request.limits):
-        asked = candidate.request(logged.decision, subject, "plan", request.limits.order_seed)
-        keys.append(candidate.key(logged.decision, subject, asked))
+    subject, keys = opened.subject, []
+    first = calls_of(request.candidate, request.incumbent)
+    for logged in planned_decisions(opened.segment, request.limits, len(first)):
+        for call in _every_call(request):
+            asked = call.arm.request(logged.decision, subject, "plan", request.limits.order_seed, call.asking)
+            keys.append(call.arm.key(logged.decision, subject, asked, call.asking))
     ledger.retire(keys)
 
 
@@ -220,16 +254,10 @@ def run_row(report: Mapping[str, Any], baseline: ArmRef, candidate: ArmRef) -> d
 
 
 def publish(
-    log: Log,
-    segment: Segment,
-    baseline: ArmRef,
-    candidate: ArmRef,
-    result: ForcedResult,
-    limits: Limits,
-    mode: str = "forced",
+    log: Log, segment: Segment, arms: Arms, result: ForcedResult, limits: Limits, mode: str = "forced"
 ) -> dict[str, Coordinates]:
     """Put the run's alerts on `driftline.alerts`; where each lies, by kind."""
-    alerts = alerts_of(segment, baseline, candidate, result, limits, now(), mode)
+    alerts = alerts_of(segment, arms.baseline, arms.candidate, result, limits, now(), mode, arms.incumbent)
     writer = TransactionalWriter(log.settings, f"{TRANSACTIONAL_ID_PREFIX}.{result.run_id}")
     try:
         placed = publish_alerts(ReplayWriter(writer), log.reader, log.codec, alerts)

@@ -13,13 +13,13 @@ from typing import NoReturn
 import typer
 
 from driftline.console.common import Log, err, now, open_subject, out, progress_bar
+from driftline.console.replay_arms import EveryArm, incumbent_report, named_arms
 from driftline.console.replay_options import duration_of
 from driftline.console.replay_progress import note_of
 from driftline.console.replay_run import (
     LEDGER,
     ReplayDone,
     ReplayRequest,
-    proposer_of,
     publish,
     run_row,
     timings,
@@ -27,9 +27,9 @@ from driftline.console.replay_run import (
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
 from driftline.consumers.proposing import CallKey, ProposalRequest
 from driftline.log import Span, load_settings
-from driftline.replay.arms import Candidate
+from driftline.replay.arms import Candidate, calls_of
 from driftline.replay.following import DecisionTail
-from driftline.replay.identity import arms_of, shadow_id_of
+from driftline.replay.identity import shadow_id_of
 from driftline.replay.ledger import Ledger
 from driftline.replay.plan import require_price, room_in_usd
 from driftline.replay.pricing import PriceMap
@@ -83,13 +83,15 @@ def run_shadow(request: ReplayRequest, follow_for: timedelta | None = None) -> R
     segment = Segment(subject.name, Span(f"{subject.name}.decisions"), replay.decisions)
     if not segment.decisions:
         raise UsageError(f"no decision of {subject.name} came", "follow for longer, or begin earlier with --from")
-    baseline, arm = arms_of(segment, subject, request.candidate)
-    report = report_data(segment.app, baseline.model, arm.model, result, request.limits)
+    arms = named_arms(segment, subject, request.candidate, request.incumbent)
+    report = report_data(segment.app, arms.baseline.model, arms.candidate.model, result, request.limits)
+    report |= incumbent_report(segment, request.candidate, arms, result, request.limits)
     report |= {"mode": "shadow", "follows_from": {str(p): offset for p, offset in begins.items()}}
     report["passed_over"] = replay.passed_over
     report["timings"] = timings(started, time.monotonic() - began, report.pop("from_ledger", result.from_ledger))
-    database = write_store(load_settings().home / "runs" / result.run_id, result, run_row(report, baseline, arm))
-    alerts = publish(log, segment, baseline, arm, result, request.limits, "shadow")
+    row = run_row(report, arms.baseline, arms.candidate)
+    database = write_store(load_settings().home / "runs" / result.run_id, result, row)
+    alerts = publish(log, segment, arms, result, request.limits, "shadow")
     return ReplayDone(report, database, alerts)
 
 
@@ -102,10 +104,10 @@ def _follow(
     follow_for: timedelta | None,
 ) -> tuple[ShadowReplay, ForcedResult]:
     limits, candidate, prices = request.limits, request.candidate, PriceMap()
-    for model in _models(candidate, subject):
+    for model in _models(request, subject):
         LiteLLMProposer().check(ProposalRequest(model, (), CallKey("", ""), candidate.parameters))
         require_price(prices.of(model), prices, limits, request.allow_unpriced)
-    run_id = shadow_id_of(subject.name, candidate, limits, begins)
+    run_id = shadow_id_of(subject.name, candidate, limits, begins, request.incumbent)
     ledger = Ledger(log.settings.home / LEDGER)
     try:
         room = partial(room_in_usd, candidate, prices)
@@ -115,25 +117,28 @@ def _follow(
             tail,
             subject,
             candidate,
-            proposer_of(candidate, limits),
+            EveryArm(limits),
             ledger,
             limits,
             now,
             Spending(limits.usd_max, ledger.paid_usd(run_id), room),
             follow_s=None if follow_for is None else follow_for.total_seconds(),
+            incumbent=request.incumbent,
         )
         return replay, asyncio.run(_until_stopped(replay))
     finally:
         ledger.close()
 
 
-def _models(candidate: Candidate, subject: Subject) -> set[str]:
-    """Who will be asked: where the candidate keeps the log's model, that of the app's code."""
-    if candidate.model is not None:
-        return {candidate.model}
+def _models(request: ReplayRequest, subject: Subject) -> set[str]:
+    """Who will be asked: where an arm keeps the log's model, that of the app's code."""
+    named = [call.arm.model for call in calls_of(request.candidate, request.incumbent)]
+    known = {model for model in named if model is not None}
+    if None not in named:
+        return known
     if isinstance(subject, AppSubject):
-        return {boundary.proposer for boundary in subject.app.boundaries}
-    raise UsageError("nobody knows yet whose model is asked", "name it with --candidate")
+        return known | {boundary.proposer for boundary in subject.app.boundaries}
+    raise UsageError("nobody knows yet whose model is asked", "name it with --candidate, and with --incumbent")
 
 
 async def _until_stopped(replay: ShadowReplay) -> ForcedResult:
@@ -160,7 +165,8 @@ def _refuse(request: ReplayRequest, tried: Sequence[Candidate]) -> None:
         "--sample": request.selection.sample is not None,
         "--estimate": request.limits.read_on,
         "--refresh": request.refresh,
-        "a recording": request.candidate.is_free,
+        "--mmd": bool(request.limits.mmd),
+        "a recording": any(call.arm.is_free for call in calls_of(request.candidate, request.incumbent)),
     }
     for what, given in wrong.items():
         if given:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -12,12 +13,24 @@ from driftline.log import ALERTS, Coordinates, LogReader, LogWriter, Outgoing
 from driftline.log.topics import OWN_PREFIX
 from driftline.replay.levels import EXIT_FAMILY, VERDICT
 from driftline.replay.report import examples
-from driftline.replay.result import ForcedResult, Limits
+from driftline.replay.result import Contrast, ForcedResult, Limits
 from driftline.replay.segment import Segment
-from driftline.schemas import ArmRef, Codec, DivergenceAlert, Envelope, ReplayCompleted, StratumChange, UsageError
+from driftline.schemas import (
+    ArmRef,
+    Codec,
+    DivergenceAlert,
+    Envelope,
+    EnvironmentDriftAlert,
+    ReplayCompleted,
+    StratumChange,
+    UsageError,
+)
 from driftline.schemas.cloudevents import epoch_ms, to_headers
 
+ReplayAlert = ReplayCompleted | DivergenceAlert | EnvironmentDriftAlert
+"""What a run may raise."""
 EXAMPLES_MAX = 5
+DIVERGED = "diverged"
 TRANSACTIONAL_ID_PREFIX = "driftline-replay"
 """An app's ids start with `driftline.`, so that a replay can neither fence an app nor be fenced by one."""
 
@@ -66,10 +79,16 @@ def alerts_of(
     limits: Limits,
     now: datetime,
     mode: str = "forced",
-) -> list[ReplayCompleted | DivergenceAlert]:
-    """`ReplayCompleted` always; `DivergenceAlert` when the verdict is `diverged`."""
+    incumbent: ArmRef | None = None,
+) -> list[ReplayAlert]:
+    """`ReplayCompleted` always; each of the others by what it speaks of, whatever the other says.
+
+    `DivergenceAlert` speaks of the candidate: when the verdict is `diverged` and, where the incumbent was asked too,
+    the candidate diverges from what that answers today. `EnvironmentDriftAlert` when the incumbent of today diverges
+    from the log.
+    """
     judged = result.judged
-    strata = tuple(_change(stratum) for stratum in judged.strata if stratum.level in EXIT_FAMILY)
+    strata = _strata(judged)
     completed = ReplayCompleted(
         run_id=result.run_id,
         app=segment.app,
@@ -90,13 +109,16 @@ def alerts_of(
         strata=strata,
         completed_at=now,
     )
-    if result.verdict != "diverged":
-        return [completed]
-    return [completed, _divergence(completed, judged, result, now)]
+    alerts: list[ReplayAlert] = [completed]
+    if result.verdict == DIVERGED and (result.change is None or result.change.verdict == DIVERGED):
+        alerts.append(_divergence(completed, judged, result, now))
+    if incumbent is not None and result.environment is not None and result.environment.verdict == DIVERGED:
+        alerts.append(_environment_drift(completed, incumbent, result.environment, result, now))
+    return alerts
 
 
 def publish_alerts(
-    writer: ReplayWriter, reader: LogReader, codec: Codec, alerts: Sequence[ReplayCompleted | DivergenceAlert]
+    writer: ReplayWriter, reader: LogReader, codec: Codec, alerts: Sequence[ReplayAlert]
 ) -> list[Coordinates]:
     """Put the alerts on `driftline.alerts`; where each lies. One that is there already is not repeated.
 
@@ -122,7 +144,7 @@ def _placed(reader: LogReader, wanted: set[str]) -> dict[str, Coordinates]:
     return found
 
 
-def alert_id(alert: ReplayCompleted | DivergenceAlert) -> str:
+def alert_id(alert: ReplayAlert) -> str:
     """The same run says the same only once; when lost calls were answered later it may come to another verdict."""
     verdict = f"/{alert.verdict}" if isinstance(alert, ReplayCompleted) else ""
     return f"{alert.run_id}/{alert.kind}{verdict}"
@@ -131,8 +153,7 @@ def alert_id(alert: ReplayCompleted | DivergenceAlert) -> str:
 def _divergence(
     completed: ReplayCompleted, judged: JudgeSummary, result: ForcedResult, now: datetime
 ) -> DivergenceAlert:
-    verdict = next(level for level in judged.levels if level.level == VERDICT)
-    low, high = verdict.interval_at_stop
+    change, low, high = _verdict_change(judged)
     return DivergenceAlert(
         run_id=completed.run_id,
         app=completed.app,
@@ -141,13 +162,46 @@ def _divergence(
         alpha=completed.alpha,
         e_value=completed.e_value,
         paid_calls=completed.paid_calls,
-        change=verdict.change_at_stop or 0.0,
+        change=change,
         interval_lo=low,
         interval_hi=high,
         named=tuple(stratum for stratum in completed.strata if stratum.named),
         examples=tuple(str(pair.logged.at) for pair in examples(result, EXAMPLES_MAX)),
         raised_at=now,
     )
+
+
+def _environment_drift(
+    completed: ReplayCompleted, incumbent: ArmRef, drift: Contrast, result: ForcedResult, now: datetime
+) -> EnvironmentDriftAlert:
+    change, low, high = _verdict_change(drift.judged)
+    today = [replace(pair, candidate=pair.floor[0]) for pair in result.pairs if pair.floor]
+    moved = examples(replace(result, judged=drift.judged, pairs=today), EXAMPLES_MAX)
+    return EnvironmentDriftAlert(
+        run_id=completed.run_id,
+        app=completed.app,
+        baseline=completed.baseline,
+        incumbent=incumbent,
+        alpha=completed.alpha,
+        e_value=drift.judged.e_value,
+        paid_calls=drift.calls,
+        change=change,
+        interval_lo=low,
+        interval_hi=high,
+        named=tuple(stratum for stratum in _strata(drift.judged) if stratum.named),
+        examples=tuple(str(pair.logged.at) for pair in moved),
+        raised_at=now,
+    )
+
+
+def _strata(judged: JudgeSummary) -> tuple[StratumChange, ...]:
+    return tuple(_change(stratum) for stratum in judged.strata if stratum.level in EXIT_FAMILY)
+
+
+def _verdict_change(judged: JudgeSummary) -> tuple[float, float, float]:
+    """Net change of the acceptance rate at the stop, and its interval."""
+    verdict = next(level for level in judged.levels if level.level == VERDICT)
+    return verdict.change_at_stop or 0.0, *verdict.interval_at_stop
 
 
 def _change(stratum: StratumSummary) -> StratumChange:
@@ -166,7 +220,7 @@ def _change(stratum: StratumSummary) -> StratumChange:
     )
 
 
-def _record(alert: ReplayCompleted | DivergenceAlert, codec: Codec) -> Outgoing:
+def _record(alert: ReplayAlert, codec: Codec) -> Outgoing:
     data: dict[str, Any] = alert.model_dump()
     time = alert.completed_at if isinstance(alert, ReplayCompleted) else alert.raised_at
     envelope = Envelope(alert_id(alert), f"driftline.{alert.kind}", "driftline:replay", alert.app, time)

@@ -18,6 +18,8 @@ from driftline.schemas import Attempt, Decision, UsageError, canonical_json, con
 from driftline.schemas.fields import escape_surrogates
 
 LOG_ARM = "log"
+TEST_PURPOSE, FLOOR_PURPOSE = "test", "floor"
+INCUMBENT_ARM = "incumbent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class Asking:
     """`test`, `floor` or `diagnosis`."""
     replicate: int = 0
     """Counted from 0; no two askings of one decision for one purpose share it, whatever their models."""
+
+    @property
+    def drawn_as(self) -> str:
+        """The arm of its `CallKey`: a purpose of its own has draws of its own, where the replicates are the same."""
+        return self.arm if self.purpose in (TEST_PURPOSE, FLOOR_PURPOSE) else f"{self.arm}/{self.purpose}"
 
 
 TEST = Asking()
@@ -83,7 +90,7 @@ class Candidate:
             key=CallKey(
                 decision.decision_id,
                 decision.workflow,
-                arm=asking.arm,
+                arm=asking.drawn_as,
                 run=run_id,
                 replicate=asking.replicate,
                 seed=seed,
@@ -111,6 +118,50 @@ class Candidate:
             purpose=asking.purpose,
             replicate=asking.replicate,
         )
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """A', the incumbent today.
+
+    Args:
+        arm: Who is asked.
+        runs: How often each decision is asked: the first run is A', and all of them are the noise floor.
+
+    Raises:
+        UsageError: It is never asked.
+    """
+
+    arm: Candidate
+    runs: int = 1
+
+    def __post_init__(self) -> None:
+        if self.runs < 1:
+            raise UsageError("a noise floor takes at least one run of the incumbent", "for example --floor 3")
+
+
+@dataclass(frozen=True)
+class ArmCall:
+    """One of the calls that every decision of a run takes."""
+
+    arm: Candidate
+    asking: Asking = TEST
+
+    @property
+    def ages(self) -> bool:
+        """Whether its answer is of today only: what the incumbent answered is no word on what it answers now."""
+        return self.arm.incumbent
+
+
+def calls_of(candidate: Candidate, incumbent: Incumbent | None) -> list[ArmCall]:
+    """The calls of each decision, in the order in which they are made: the candidate's, then the incumbent's."""
+    runs = [] if incumbent is None else [ArmCall(incumbent.arm, floor_asking(run)) for run in range(incumbent.runs)]
+    return [ArmCall(candidate), *runs]
+
+
+def floor_asking(run: int) -> Asking:
+    """A cached run of the incumbent; run 0 is A'."""
+    return Asking(INCUMBENT_ARM, FLOOR_PURPOSE, run)
 
 
 def first_attempt(decision: Decision) -> Attempt:

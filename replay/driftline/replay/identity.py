@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from typing import Any
 
 from driftline.consumers.models.sources import source_version
-from driftline.replay.arms import LOG_ARM, Candidate
+from driftline.replay.arms import LOG_ARM, Candidate, Incumbent
 from driftline.replay.result import Limits
 from driftline.replay.segment import Segment
 from driftline.replay.subject import Subject
@@ -17,17 +18,21 @@ RUN_ID_DIGITS = 12
 
 def arms_of(segment: Segment, subject: Subject, candidate: Candidate) -> tuple[ArmRef, ArmRef]:
     """Both arms as alerts name them; what differs within the segment is named `log`."""
+    return arm_of(segment, subject, Candidate(incumbent=True)), arm_of(segment, subject, candidate)
+
+
+def arm_of(segment: Segment, subject: Subject, arm: Candidate) -> ArmRef:
+    """One arm as alerts name it."""
     decisions = [logged.decision for logged in segment.decisions]
     verifier = _one({subject.judge(decision).version for decision in decisions})
-    model = _one({decision.model_requested for decision in decisions})
-    prompt = _one({decision.prompt_hash for decision in decisions})
-    tried = candidate.prompt.hash if candidate.prompt is not None else prompt
-    return ArmRef(model=model, prompt_hash=prompt, verifier_version=verifier), ArmRef(
-        model=candidate.model or model, prompt_hash=tried, verifier_version=verifier
-    )
+    prompt = arm.prompt.hash if arm.prompt is not None else _one({decision.prompt_hash for decision in decisions})
+    model = arm.model or _one({decision.model_requested for decision in decisions})
+    return ArmRef(model=model, prompt_hash=prompt, verifier_version=verifier)
 
 
-def run_id_of(segment: Segment, subject: Subject, candidate: Candidate, limits: Limits) -> str:
+def run_id_of(
+    segment: Segment, subject: Subject, candidate: Candidate, limits: Limits, incumbent: Incumbent | None = None
+) -> str:
     """The same plan over the same decisions has the same id, so that the same command resumes its run.
 
     Budgets and rates are no part of it: with a larger budget the same run goes on.
@@ -40,12 +45,19 @@ def run_id_of(segment: Segment, subject: Subject, candidate: Candidate, limits: 
         "rules": _rules(segment, subject),
         "source": source_version(tried.model),
         "parameters": dict(candidate.parameters),
-        "test": [limits.alpha, limits.delta, limits.min_effect, limits.order_seed, limits.calls_max, limits.locate],
+        "test": _test(limits),
+        **_asked_beside(incumbent),
     }
     return content_hash(canonical_json(plan))[:RUN_ID_DIGITS]
 
 
-def shadow_id_of(app: str, candidate: Candidate, limits: Limits, begins: Mapping[int, int]) -> str:
+def shadow_id_of(
+    app: str,
+    candidate: Candidate,
+    limits: Limits,
+    begins: Mapping[int, int],
+    incumbent: Incumbent | None = None,
+) -> str:
     """The id of a run that follows a log: what it will read is not known yet, from where it begins is."""
     plan = {
         "app": app,
@@ -53,7 +65,8 @@ def shadow_id_of(app: str, candidate: Candidate, limits: Limits, begins: Mapping
         "begins": {str(partition): offset for partition, offset in begins.items()},
         "candidate": [candidate.model, None if candidate.prompt is None else candidate.prompt.hash],
         "parameters": dict(candidate.parameters),
-        "test": [limits.alpha, limits.delta, limits.min_effect, limits.order_seed, limits.calls_max, limits.locate],
+        "test": _test(limits),
+        **_asked_beside(incumbent),
     }
     return content_hash(canonical_json(plan))[:RUN_ID_DIGITS]
 
@@ -76,6 +89,19 @@ def prompt_diff(segment: Segment, subject: Subject, candidate: Candidate) -> str
         names = f"log {hash_[:RUN_ID_DIGITS]}", f"candidate {tried.hash[:RUN_ID_DIGITS]}"
         diffs += difflib.unified_diff(before, tried.text.splitlines(), *names, lineterm="")
     return "\n".join(diffs)
+
+
+def _test(limits: Limits) -> list[Any]:
+    asked = [limits.alpha, limits.delta, limits.min_effect, limits.order_seed, limits.calls_max, limits.locate]
+    return asked if limits.mmd is None else [*asked, limits.mmd]
+
+
+def _asked_beside(incumbent: Incumbent | None) -> dict[str, Any]:
+    """Nothing where there is no incumbent: such a run keeps the id that it had before there were any."""
+    if incumbent is None:
+        return {}
+    model = incumbent.arm.model
+    return {"incumbent": [model, None if model is None else source_version(model), incumbent.runs]}
 
 
 def _one(values: set[str]) -> str:

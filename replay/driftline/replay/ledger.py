@@ -32,12 +32,23 @@ CREATE TABLE IF NOT EXISTS answers (
     answer TEXT NOT NULL           -- JSON of the Answer
 ) WITHOUT ROWID
 """
-_GET = "SELECT answer FROM answers WHERE key = ?1 AND run_id = ifnull(?2, run_id)"
+_GET = """
+SELECT answer FROM answers
+WHERE key = ?1 AND run_id = ifnull(?2, run_id) AND answered_at >= ifnull(?3, answered_at)
+"""
 _PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)"
-_PAID = "SELECT sum(json_extract(answer, '$.cost_usd')) FROM answers WHERE run_id = ? AND instr(key, '@') = 0"
 RETIRED = "@"
 """In a key: the answer counts no more."""
-_RETIRE = "UPDATE answers SET key = key || ?1 || hex(randomblob(8)) WHERE key = ?2"
+STALE = "@stale"
+"""In a key: the answer counts no more because of its age, and its price still does."""
+_PAID = """
+SELECT sum(json_extract(answer, '$.cost_usd')) FROM answers
+WHERE run_id = ?1 AND (instr(key, ?2) = 0 OR instr(key, ?3) > 0)
+"""
+_RETIRE = """
+UPDATE answers SET key = ?2 || ?1 || hex(randomblob(8)) WHERE key = ?2 OR (key > ?2 || ?3 AND key < ?2 || ?3 || '~')
+"""
+_OUTDATE = "UPDATE answers SET key = key || ?1 || hex(randomblob(8)) WHERE key = ?2 AND answered_at < ?3"
 _STATS = """
 SELECT model, count(*), sum(instr(key, ?1) > 0), count(DISTINCT run_id), sum(json_extract(answer, '$.cost_usd')),
     sum(length(answer) + length(identity)), min(answered_at), max(answered_at)
@@ -81,7 +92,7 @@ class AnswerKey:
     parameters: str
     """Canonical JSON of the parameters with schema and endpoint."""
     purpose: str
-    """`test`, `floor` or `diagnosis`: a diagnosis never reads what the test saw."""
+    """`test`, `floor`, `spread` or `diagnosis`: none of them reads what another saw."""
     replicate: int = 0
 
     @property
@@ -115,31 +126,44 @@ class Ledger:
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=NORMAL")
                 self._db.execute(_SCHEMA)
-                self._db.execute(_GET, ("", None))
+                self._db.execute(_GET, ("", None, None))
         except BadInput:
             self.close()
             raise
 
-    def get(self, key: AnswerKey, paid_by: str | None = None) -> Answer | None:
-        """The answer that was paid for; None when there is none, or none that the run `paid_by` has paid for."""
+    def get(self, key: AnswerKey, paid_by: str | None = None, not_before: str | None = None) -> Answer | None:
+        """The answer that was paid for; None when there is none that counts.
+
+        Args:
+            key: What it depends on.
+            paid_by: Only what this run has paid for.
+            not_before: RFC 3339, UTC; only what was answered then or later.
+        """
         with self._wrapped() as db:
-            row = db.execute(_GET, (key.hash, paid_by)).fetchone()
+            row = db.execute(_GET, (key.hash, paid_by, not_before)).fetchone()
             return None if row is None else _from_json(row[0])
 
-    def put(self, key: AnswerKey, answer: Answer, run_id: str, answered_at: str) -> Answer:
-        """Write an answer; the one that stands, which is the first that was written for the key."""
+    def put(
+        self, key: AnswerKey, answer: Answer, run_id: str, answered_at: str, not_before: str | None = None
+    ) -> Answer:
+        """Write an answer; the one that stands, which is the first that was written for the key.
+
+        One that was answered earlier than `not_before` does not stand: it counts no more.
+        """
         identity = key.identity
         hash_ = content_hash(identity)
         row = (hash_, identity, key.decision_id, key.model, run_id, answered_at, _to_json(answer))
         with self._wrapped() as db:
+            if not_before is not None:
+                db.execute(_OUTDATE, (STALE, hash_, not_before))
             if db.execute(_PUT, row).rowcount:
                 return answer
-            return _from_json(db.execute(_GET, (hash_, None)).fetchone()[0])
+            return _from_json(db.execute(_GET, (hash_, None, None)).fetchone()[0])
 
     def paid_usd(self, run_id: str) -> float:
-        """Dollars of the answers that a run has paid for and that still count; an unknown price counts as nothing."""
+        """Dollars that a run has paid, but for what was retired; an unknown price counts as nothing."""
         with self._wrapped() as db:
-            paid: float | None = db.execute(_PAID, (run_id,)).fetchone()[0]
+            paid: float | None = db.execute(_PAID, (run_id, RETIRED, STALE)).fetchone()[0]
             return paid or 0.0
 
     def retire(self, keys: Iterable[AnswerKey]) -> int:
@@ -150,7 +174,7 @@ class Ledger:
         with self._wrapped() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
-                retired = [db.execute(_RETIRE, (RETIRED, key.hash)).rowcount for key in keys]
+                retired = [db.execute(_RETIRE, (RETIRED, key.hash, STALE)).rowcount for key in keys]
                 db.execute("COMMIT")
             except BaseException:
                 db.execute("ROLLBACK")

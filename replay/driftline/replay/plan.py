@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from driftline.consumers.proposing import ProposalRequest
 from driftline.detectors.planning import events_needed, power_by_simulation
-from driftline.replay.arms import Candidate, judge_logged
+from driftline.replay.arms import INCUMBENT_ARM, ArmCall, Candidate, Incumbent, calls_of, judge_logged
 from driftline.replay.ledger import Ledger
 from driftline.replay.levels import EXIT_FAMILY
 from driftline.replay.pricing import Price, PriceMap, Tokens, expected_tokens, room_for
 from driftline.replay.result import Limits
 from driftline.replay.segment import LoggedDecision, Segment
+from driftline.replay.spread import spread_limits
 from driftline.replay.subject import Subject
 from driftline.replay.turns import planned_decisions
 from driftline.schemas import UsageError
@@ -38,8 +39,14 @@ class PlannedCalls:
 
     calls: int
     """At most so many answers are needed."""
+    pairs: int
+    """Decisions that they are of."""
+    incumbent_calls: int
+    """Answers of the incumbent among those calls."""
+    spread_calls: int
+    """Beyond those calls, at most so many in strata that are still open at the end of the segment."""
     in_ledger: int
-    """Of them those that were paid for already."""
+    """Of the calls those that were paid for already."""
     prompt_tokens: float
     """Of the calls that are to be paid."""
     completion_tokens: float
@@ -72,7 +79,7 @@ class PlannedPower:
     events: float | None
     """Median number of pairs to the alarm; None when fewer than half of all runs alarm."""
     usd: float | None
-    """Dollars of so many calls."""
+    """Dollars of so many pairs, what the incumbent answers to them included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +113,9 @@ def plan_replay(
     limits: Limits,
     prices: PriceMap,
     noise: float = NOISE_ASSUMED,
+    *,
+    incumbent: Incumbent | None = None,
+    not_before: str | None = None,
 ) -> ReplayPlan:
     """Plan one candidate's run.
 
@@ -113,38 +123,64 @@ def plan_replay(
     that decides. Not guaranteed: the power of other levels (a change may show in actions first), or of a change that
     a single stratum has; that is told by stratum, as the change that half of all runs find.
 
+    Args:
+        segment: The decisions.
+        subject: Today's rules.
+        candidate: What is tried.
+        ledger: What need not be paid again.
+        limits: Of the run.
+        prices: Of calls.
+        noise: Share of verdicts that is assumed to differ with nothing changed.
+        incumbent: Asked beside the candidate; None where it is not.
+        not_before: RFC 3339; what the incumbent answered earlier is asked again.
+
     Raises:
         UsageError: As `ForcedReplay.run` before it pays anything.
     """
-    calls = planned_calls(segment, subject, candidate, ledger, limits, prices)
-    usd_a_call = None if calls.usd is None else calls.usd / max(1, calls.to_pay)
+    every = calls_of(candidate, incumbent)
+    calls = planned_calls(segment, subject, every, ledger, limits, prices, not_before)
+    second = spread_limits(limits, candidate, incumbent)
+    if second is not None:
+        calls = replace(calls, spread_calls=second.calls_max(calls.calls, calls.pairs))
+    usd_a_pair = None if calls.usd is None else calls.usd / max(1, calls.pairs)
     shares = 1 if len(segment.planned()) == 1 else PRODUCT_SHARE
-    power = [_power(change, calls.calls, noise, limits, shares, usd_a_call) for change in CHANGES]
+    power = [_power(change, calls.pairs, noise, limits, shares, usd_a_pair) for change in CHANGES]
     found = [one.change for one in power if one.power >= POWER_WANTED]
-    return ReplayPlan(calls, power, min(found, default=None), _strata(segment, limits, noise), noise)
+    strata = _strata(planned_decisions(segment, limits, len(every)), len(segment.planned()), limits, noise)
+    return ReplayPlan(calls, power, min(found, default=None), strata, noise)
 
 
 def planned_calls(
-    segment: Segment, subject: Subject, candidate: Candidate, ledger: Ledger, limits: Limits, prices: PriceMap
+    segment: Segment,
+    subject: Subject,
+    calls: Sequence[ArmCall],
+    ledger: Ledger,
+    limits: Limits,
+    prices: PriceMap,
+    not_before: str | None = None,
 ) -> PlannedCalls:
     """The calls alone, and what they cost.
 
     Raises:
         UsageError: A prompt lacks a variable, or a boundary or prompt is gone.
     """
-    asked = 0
+    asked: Counter[str] = Counter()
     paid: list[tuple[Tokens, float | None]] = []
     models: dict[str, Price] = {}
-    for logged, request in _requests(segment, subject, candidate, limits):
-        asked += 1
+    for logged, call, request in _requests(segment, subject, calls, limits):
+        asked[call.asking.arm] += 1
         price = models.setdefault(request.model, prices.of(request.model))
-        if ledger.get(candidate.key(logged.decision, subject, request)) is None:
-            tokens = _tokens(logged, request, candidate)
+        key = call.arm.key(logged.decision, subject, request, call.asking)
+        if ledger.get(key, not_before=not_before if call.ages else None) is None:
+            tokens = _tokens(logged, request, call.arm)
             paid.append((tokens, price.usd(tokens)))
     costs = [cost for _, cost in paid if cost is not None]
     return PlannedCalls(
-        calls=asked,
-        in_ledger=asked - len(paid),
+        calls=asked.total(),
+        pairs=asked.total() // len(calls),
+        incumbent_calls=asked[INCUMBENT_ARM],
+        spread_calls=0,
+        in_ledger=asked.total() - len(paid),
         prompt_tokens=sum(tokens.prompt for tokens, _ in paid),
         completion_tokens=sum(tokens.completion for tokens, _ in paid),
         recorded_usage=sum(tokens.recorded for tokens, _ in paid) / max(1, len(paid)),
@@ -204,22 +240,26 @@ def plan_data(plan: ReplayPlan) -> dict[str, Any]:
 
 
 def _requests(
-    segment: Segment, subject: Subject, candidate: Candidate, limits: Limits
-) -> Iterator[tuple[LoggedDecision, ProposalRequest]]:
+    segment: Segment, subject: Subject, calls: Sequence[ArmCall], limits: Limits
+) -> Iterator[tuple[LoggedDecision, ArmCall, ProposalRequest]]:
     """Every call that may be made; none where the log has no outcome to hold against its answer."""
-    for logged in planned_decisions(segment, limits):
-        if not judge_logged(logged, subject).lost:
-            request = candidate.request(logged.decision, subject, "plan", limits.order_seed)
+    for logged in planned_decisions(segment, limits, len(calls)):
+        if judge_logged(logged, subject).lost:
+            continue
+        for call in calls:
+            request = call.arm.request(logged.decision, subject, "plan", limits.order_seed, call.asking)
             subject.require_judgeable(logged.decision, request.model)
-            yield logged, request
+            yield logged, call, request
 
 
-def _tokens(logged: LoggedDecision, request: ProposalRequest, candidate: Candidate) -> Tokens:
-    return expected_tokens(logged, request, same_prompt=candidate.prompt is None)
+def _tokens(logged: LoggedDecision, request: ProposalRequest, arm: Candidate) -> Tokens:
+    """The incumbent is asked with the log's prompt, whatever the candidate's is."""
+    same_prompt = arm.prompt is None or request.key.arm.startswith(INCUMBENT_ARM)
+    return expected_tokens(logged, request, same_prompt)
 
 
 def _power(
-    change: float, events: int, noise: float, limits: Limits, shares: int, usd_a_call: float | None
+    change: float, events: int, noise: float, limits: Limits, shares: int, usd_a_pair: float | None
 ) -> PlannedPower:
     """Under the noise some verdicts differ each way; the change adds to one of them."""
     discordant = min(1.0, noise + change)
@@ -234,13 +274,13 @@ def _power(
         paths=PATHS,
     )
     median = found.median_events
-    usd = None if median is None or usd_a_call is None else median * usd_a_call
+    usd = None if median is None or usd_a_pair is None else median * usd_a_pair
     return PlannedPower(change, found.power, median, usd)
 
 
-def _strata(segment: Segment, limits: Limits, noise: float) -> list[PlannedStratum]:
-    planned = Counter(logged.stratum for logged in planned_decisions(segment, limits))
-    hypotheses = len(segment.planned()) * len(EXIT_FAMILY)
+def _strata(decisions: Sequence[LoggedDecision], strata: int, limits: Limits, noise: float) -> list[PlannedStratum]:
+    planned = Counter(logged.stratum for logged in decisions)
+    hypotheses = strata * len(EXIT_FAMILY)
 
     def needed(change: float) -> float:
         discordant = min(1.0, noise + change)

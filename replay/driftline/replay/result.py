@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from driftline.consumers.proposing import Answer, ProposerFailure
 from driftline.detectors import JudgeSummary
 from driftline.replay.levels import JudgedAnswer
 from driftline.replay.segment import LoggedDecision
@@ -12,6 +13,15 @@ from driftline.schemas import UsageError
 
 COVERAGE_MIN = 0.9
 """Below it a verdict would speak of too few of the decisions: `inconclusive`."""
+
+NOT_ASKED = Answer(None, ProposerFailure.NOT_RECORDED, "not asked: the log has no outcome to hold an answer against")
+NOT_PAID = Answer(None, ProposerFailure.NOT_RECORDED, "not asked: the budget has ended")
+NOT_NEEDED = Answer(None, ProposerFailure.NOT_RECORDED, "not asked: the test had stopped")
+
+
+def was_asked(judged: JudgedAnswer) -> bool:
+    """Whether a call was made for an answer, or an earlier one stands for it."""
+    return not any(judged.answer is sentinel for sentinel in (NOT_ASKED, NOT_PAID, NOT_NEEDED))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,8 @@ class Limits:
         tokens_per_minute: Tokens a minute of each model, read and written; None for no limit.
         locate: Go on after an alarm until a stratum is named.
         read_on: Go on to the end of the segment after the verdict, for the interval over all of it.
+        mmd: Ask four further calls a decision in strata that are still open; None for only where the incumbent is
+            asked, calls or dollars were limited and some of them are left.
 
     Raises:
         UsageError: One is out of its range.
@@ -46,6 +58,7 @@ class Limits:
     usd_max: float | None = None
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
+    mmd: bool | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1 or not 0 < self.delta <= 1 or not 0 <= self.min_effect < 1:
@@ -72,9 +85,14 @@ class Pair:
     """What runs of the incumbent answered; the first of them is A'. Empty where the incumbent was not asked."""
 
     @property
-    def asked(self) -> bool:
-        """Whether the candidate was asked: not where the log has no outcome to hold against its answer."""
-        return not self.baseline.lost
+    def answers(self) -> tuple[JudgedAnswer, ...]:
+        """All that was asked for: the candidate's answer, then the incumbent's."""
+        return self.candidate, *self.floor
+
+    @property
+    def calls(self) -> int:
+        """Calls that were made or taken from the ledger."""
+        return sum(was_asked(answer) for answer in self.answers)
 
     @property
     def lost(self) -> bool:
@@ -94,6 +112,19 @@ class Progress:
     spent_usd: float = 0.0
     """Dollars of this run so far, where prices are known; what was paid before an interruption included."""
     usd_max: float | None = None
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Two arms of a run against one another, judged on their own beside log against candidate."""
+
+    verdict: str
+    """As of a run."""
+    stopped_because: str
+    """`alarm`, `equivalent`, `coverage`, or `not_needed`: no more was read, since the run knew what it was asked."""
+    judged: JudgeSummary
+    calls: int
+    """Calls that its evidence took."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +154,16 @@ class ForcedResult:
     """Dollars of all calls counted above; None when the price of an answer is unknown. What the provider asks for
     a call that failed is not known, and not in it."""
     coverage: float
-    """Share of what was read up to the stop that had an outcome in both arms."""
+    """Share of what was read up to the stop that had an outcome on the log and of the candidate."""
     repeated_decisions: int
     """Decisions that lay on the log more than once; each counts once."""
     verifier_drift: int
     """Logged first attempts whose verdict today's verifier changes."""
+    environment: Contrast | None = None
+    """The log against the incumbent today, L against A'; None where that was not asked."""
+    change: Contrast | None = None
+    """The incumbent today against the candidate, A' against B; None where that was not asked."""
+    open_strata: tuple[str, ...] = ()
+    """Where the segment ended without a verdict: strata that were neither named nor shown to be equivalent."""
+    spread_calls: int = 0
+    """Calls, among those above, of four fresh answers a decision that were asked there."""

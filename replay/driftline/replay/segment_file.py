@@ -21,12 +21,12 @@ from driftline.log import Coordinates, Span
 from driftline.replay.plain import first_line, sql_text
 from driftline.replay.segment import LoggedDecision, Segment, Selection, build_segment
 from driftline.replay.subject import AppSubject
-from driftline.replay.tables import load
+from driftline.replay.tables import columns_of, load
 from driftline.schemas import BadInput, Decision, UsageError
 
 ROWS_AT_ONCE = 1000
 """Taken from the file at a time: the bodies as text and as decisions are not all held together."""
-_COLUMNS = {"kind": "VARCHAR", "at": "VARCHAR", "body": "VARCHAR"}
+_COLUMNS = columns_of({"kind": "VARCHAR", "at": "VARCHAR", "body": "VARCHAR"})
 
 
 def export_segment(segment: Segment, artifacts: Mapping[str, Artifact], path: Path) -> None:
@@ -37,7 +37,7 @@ def export_segment(segment: Segment, artifacts: Mapping[str, Artifact], path: Pa
     """
     try:
         with TemporaryDirectory(dir=path.parent, prefix=".segment-") as folder, duckdb.connect() as db:
-            load(db, "rows", _COLUMNS, _rows(segment, artifacts), Path(folder))
+            load(db, "rows", _COLUMNS, _rows(segment, artifacts))
             written = Path(folder) / "segment"
             options = "FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 19"
             db.execute(f"COPY rows TO {sql_text(written)} ({options})")

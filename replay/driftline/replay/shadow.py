@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from driftline.consumers.proposing import Proposer
+from driftline.detectors import JudgeSummary, LevelSummary, StratumSummary
+from driftline.detectors.bernstein import RunningMeanInterval
 from driftline.log import Span
-from driftline.replay.arms import Candidate
+from driftline.replay.arms import Candidate, Incumbent
 from driftline.replay.harness import ForcedReplay
 from driftline.replay.ledger import Ledger
-from driftline.replay.result import Limits, Progress
+from driftline.replay.levels import VERDICT
+from driftline.replay.result import ForcedResult, Limits, Pair, Progress
 from driftline.replay.segment import LoggedDecision, Segment
 from driftline.replay.spending import Spending
 from driftline.replay.subject import Subject
@@ -25,6 +29,9 @@ BACKLOG_MAX = 1000
 """Decisions that wait in memory to be asked; beyond it they wait on the log."""
 PLANNED = 1_000_000_000
 """Decisions that a stratum is taken to have: nobody knows how many come, and those read are no finite share."""
+
+
+S = TypeVar("S", LevelSummary, StratumSummary)
 
 
 class Tail(Protocol):
@@ -39,6 +46,9 @@ class ShadowReplay(ForcedReplay):
 
     Evidence enters in the order in which decisions came, which is fixed before any of them is asked again. Strata are
     those that the subject declares; a decision of another is passed over. A decision that comes twice counts once.
+
+    Intervals of the verdict's net change are empirical-Bernstein sequences for the mean of what was read, whatever
+    the traffic does; those of other levels take what was read for a sample of what is to come.
 
     Not guaranteed: that `equivalent` holds for later decisions where traffic changes with time; its intervals take
     what was read for a sample of what is to come. `diverged` keeps its bound on false alarms whatever the traffic.
@@ -56,6 +66,7 @@ class ShadowReplay(ForcedReplay):
         spending: As of `ForcedReplay`.
         follow_s: Seconds after which it ends; None for no end.
         clock: Seconds from any origin, never going back.
+        incumbent: As of `ForcedReplay`.
     """
 
     def __init__(
@@ -73,9 +84,11 @@ class ShadowReplay(ForcedReplay):
         *,
         follow_s: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        incumbent: Incumbent | None = None,
     ) -> None:
         nothing_yet = Segment(app, Span(""), [])
-        super().__init__(run_id, nothing_yet, subject, candidate, proposer, ledger, limits, now, spending)
+        given = (run_id, nothing_yet, subject, candidate, proposer, ledger, limits, now, spending, incumbent)
+        super().__init__(*given)
         self._tail = tail
         self._clock = clock
         self._follow_s = follow_s
@@ -90,6 +103,11 @@ class ShadowReplay(ForcedReplay):
     def decisions(self) -> Sequence[LoggedDecision]:
         """What has come so far."""
         return self._planned
+
+    async def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> ForcedResult:
+        """As `ForcedReplay.run`. Intervals of the verdict's change are for the mean so far, which may drift."""
+        result = await super().run(on_progress)
+        return replace(result, judged=_followed(result, self._limits.alpha))
 
     def stop(self, because: str = "interrupted") -> None:
         """Take no further decision; calls in flight come to their end."""
@@ -123,17 +141,16 @@ class ShadowReplay(ForcedReplay):
         if came:
             self._news.set()
 
-    async def _take_turn(self, run: Run) -> tuple[int, LoggedDecision] | None:
+    async def _take_turn(self, run: Run) -> LoggedDecision | None:
         """The next decision, waiting for it to come; none after the end."""
+        most = self._limits.calls_max
         while self._closed is None:
-            if run.taken == self._limits.calls_max:
+            if most is not None and (run.taken + 1) * len(self._calls) > most:
                 self.stop("budget_ended")
             elif run.taken < len(self._planned):
                 logged = self._planned[run.taken]
-                request, _ = self._request(logged)
-                self._subject.require_judgeable(logged.decision, request.model)
-                run.taken += 1
-                return run.taken - 1, logged
+                self._asker.check(logged)
+                return logged
             else:
                 self._news.clear()
                 await self._news.wait()
@@ -148,3 +165,29 @@ class ShadowReplay(ForcedReplay):
 
     def _ended_because(self) -> str:
         return self._closed or "interrupted"
+
+
+def _followed(result: ForcedResult, alpha: float) -> JudgeSummary:
+    """The summary with intervals that hold in the log's own order, where traffic changes with time."""
+    pairs = [pair for pair in result.pairs if not pair.lost]
+    by_stratum: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_stratum.setdefault(pair.logged.stratum, []).append(pair)
+    return replace(
+        result.judged,
+        levels=tuple(_running(one, pairs, alpha) for one in result.judged.levels),
+        strata=tuple(_running(one, by_stratum.get(one.stratum, []), alpha) for one in result.judged.strata),
+    )
+
+
+def _running(summary: S, pairs: Sequence[Pair], alpha: float) -> S:
+    """Where the level is the verdict: both intervals, over everything read and over what was evidence."""
+    if summary.level != VERDICT:
+        return summary
+    mean = RunningMeanInterval(alpha)
+    at_stop = mean.interval
+    for pair in pairs:
+        mean.update(float(pair.candidate.judgement.accepted) - float(pair.baseline.judgement.accepted))
+        if pair.evidence:
+            at_stop = mean.interval
+    return replace(summary, interval=mean.interval, interval_at_stop=at_stop)

@@ -61,20 +61,12 @@ def find_run(runs: Path, run_id: str | None) -> Path:
     raise UsageError(f"there is no run {run_id!r} in {runs}", f"the newest are {known}")
 
 
-def read_run(database: Path, flips_max: int = FLIPS_MAX) -> StoredRun:
-    """A run from its DuckDB file: named strata first, then changed verdicts, then changed actions, in planned order.
+def read_report(database: Path) -> dict[str, Any]:
+    """The report of a run in any mode, as it was made.
 
     Raises:
         BadInput: No such database, or one that was written without its report.
     """
-    report = _report(database)
-    arms = ",\n    ".join(f"{arm}_{name}" for arm in ("baseline", "candidate") for name in _SIDE)
-    flips = _rows(database, _FLIPS.format(arms=arms, limit=flips_max))
-    (segment,) = _rows(database, _SEGMENT)
-    return StoredRun(report, [_flip(row, report) for row in flips], segment)
-
-
-def _report(database: Path) -> dict[str, Any]:
     mend = "run the same `driftline replay` again: no call is paid twice"
     if not query(database, "SELECT 1 FROM duckdb_columns() WHERE table_name = 'run' AND column_name = 'report'")[1]:
         raise BadInput(f"{database} was written by an earlier driftline and holds no report", mend)
@@ -83,6 +75,19 @@ def _report(database: Path) -> dict[str, Any]:
         raise BadInput(f"{database} holds no report", mend)
     report: dict[str, Any] = json.loads(text)
     return report
+
+
+def read_run(database: Path, flips_max: int = FLIPS_MAX) -> StoredRun:
+    """A forced or shadow run: named strata first, then changed verdicts, then changed actions, in planned order.
+
+    Raises:
+        BadInput: No such database, or one that was written without its report.
+    """
+    report = read_report(database)
+    arms = ",\n    ".join(f"{arm}_{name}" for arm in ("baseline", "candidate") for name in _SIDE)
+    flips = _rows(database, _FLIPS.format(arms=arms, limit=flips_max))
+    (segment,) = _rows(database, _SEGMENT)
+    return StoredRun(report, [_flip(row, report) for row in flips], segment)
 
 
 def _rows(database: Path, sql: str) -> list[dict[str, Any]]:

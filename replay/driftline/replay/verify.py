@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from driftline.consumers.engine import answer_of
 from driftline.consumers.garbage import rare_collections
 from driftline.consumers.judging import Case, Judge
-from driftline.consumers.proposing import Answer
+from driftline.consumers.proposing import Answer, ProposerFailure
 from driftline.log import AppTopics, Coordinates, LogReader, Record
 from driftline.replay.segment import Selection, decision_of, span_of
 from driftline.replay.segment_file import iter_decisions
 from driftline.replay.subject import RECORDED_BOUNDARY, Subject
-from driftline.schemas import Codec, Decision, Rejection, Undecodable, UsageError, Verdict
+from driftline.schemas import Attempt, Codec, Decision, Rejection, Undecodable, Usage, UsageError, Verdict
+from driftline.schemas.canonical import read_json
 from driftline.schemas.names import DECISION
 
 EXAMPLES_MAX = 3
@@ -30,8 +30,12 @@ TOLD_EVERY = 5000
 
 ACCEPTED, REJECTED = "accepted", "rejected"
 
-Source = Iterable[tuple[Coordinates, Mapping[str, Any] | Decision]]
-"""Decisions with their coordinates: as they were decoded, or validated already."""
+NO_USAGE = Usage()
+
+Plain = Mapping[str, Any]
+"""A record as it was decoded: to validate each as a whole would cost more than to judge it."""
+Source = Iterable[tuple[Coordinates, Plain]]
+"""Decisions with their coordinates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,7 @@ def verify_log(
         BadInput: A record of the decisions topic is no decision; names its coordinates.
     """
     span = span_of(reader, AppTopics(subject.name).decisions, selection)
-    records = filter(selection.may_take, reader.read(span))
-    return _verify(_decoded(records, codec, selection), subject, on_progress)
+    return _verify(_decoded(reader.read(span), codec, selection), subject, on_progress)
 
 
 def verify_file(
@@ -107,7 +110,8 @@ def verify_file(
         UsageError: As `verify_log`.
         BadInput: No such file, or no segment file.
     """
-    return _verify(iter_decisions(path, selection), subject, on_progress)
+    found = ((at, decision.model_dump()) for at, decision in iter_decisions(path, selection))
+    return _verify(found, subject, on_progress)
 
 
 def verify_data(app: str, result: VerifyResult) -> dict[str, Any]:
@@ -128,7 +132,8 @@ def _verify(source: Source, subject: Subject, on_progress: Callable[[int], None]
 
 
 def _decoded(records: Iterable[Record], codec: Codec, selection: Selection) -> Source:
-    for record in records:
+    everything = selection == Selection()
+    for record in records if everything else filter(selection.may_take, records):
         try:
             decoded = codec.decode(record.value)
         except Undecodable:
@@ -136,7 +141,8 @@ def _decoded(records: Iterable[Record], codec: Codec, selection: Selection) -> S
             raise
         if decoded.name == DECISION:
             value = decoded.value
-            if selection.takes_fields(value["stream"], value["workflow"], value["input"]["event_time"], record.at):
+            told = value["stream"], value["workflow"], value["input"]["event_time"]
+            if everything or selection.takes_fields(*told, record.at):
                 yield record.at, value
 
 
@@ -156,35 +162,34 @@ class _Verifying:
         self._then = self._now = self._other_attempt = 0
         self.decisions = 0
 
-    def add(self, at: Coordinates, given: Mapping[str, Any] | Decision) -> None:
+    def add(self, at: Coordinates, decision: Plain) -> None:
         """Judge one decision anew."""
-        value = _Plain.of(given)
-        judge = self._judges.get((value.boundary, value.stream)) or self._learn(given)
-        taken, rejections = value.walk(judge)
-        was, now = value.accepted_attempt, taken is not None
+        judge = self._judges.get((decision["boundary"], decision["stream"])) or self._learn(decision)
+        taken, rejections = _walk(judge, decision)
+        was = _accepted_attempt(decision)
         self.decisions += 1
-        self._versions[value.verifier_version] += 1
+        self._versions[decision["verifier_version"]] += 1
         self._then += was is not None
-        self._now += now
-        if was is not None and now:
-            self._other_attempt += was != taken
+        self._now += taken is not None
+        if was is None or taken is None:
+            self._count(at, decision, was is not None, rejections)
         else:
-            self._count(at, value, was is not None, now, rejections)
+            self._other_attempt += was != taken
 
-    def _learn(self, given: Mapping[str, Any] | Decision) -> Judge:
-        decision = given if isinstance(given, Decision) else Decision.model_validate(given)
+    def _learn(self, given: Plain) -> Judge:
+        decision = Decision.model_validate(given)
         judge = self._subject.judge(decision)
         self._judges[decision.boundary, decision.stream] = judge
         return judge
 
-    def _count(self, at: Coordinates, value: _Plain, was: bool, now: bool, rejections: tuple[Rejection, ...]) -> None:
-        before = value.first_rule
-        today = (rejections[0].code, rejections[0].rule_id) if rejections else ("", "")
+    def _count(self, at: Coordinates, decision: Plain, was: bool, rejections: tuple[Rejection, ...]) -> None:
+        now, before = not rejections, _first_rule(decision)
+        today = ("", "") if now else (rejections[0].code, rejections[0].rule_id)
         if not was and not now and before == today:
             return
         code, rule = before if now else today
         names = {True: ACCEPTED, False: REJECTED}
-        kind = value.boundary, value.stream, names[was], names[now], code, rule
+        kind = decision["boundary"], decision["stream"], names[was], names[now], code, rule
         self._kinds[kind] += 1
         examples = self._examples.setdefault(kind, [])
         if len(examples) < EXAMPLES_MAX:
@@ -211,78 +216,46 @@ class _Verifying:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Plain:
-    """What verifying needs of a decision. Most have one attempt that was answered; to validate those as a whole
-    would cost more than to judge them."""
-
-    boundary: str
-    stream: str
-    context: str
-    verdict: str
-    verifier_version: str
-    decision: Decision | None
-    attempt: Mapping[str, Any] | None
-    """The one attempt, where there is no `decision`."""
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any] | Decision) -> _Plain:
-        """A decision as it was decoded, or as a whole."""
-        if isinstance(given, Decision):
-            told = given.boundary, given.stream, given.context, given.verdict, given.verifier_version
-            return cls(*told, given, None)
-        shared = given["boundary"], given["stream"], given["context"], given["verdict"], given["verifier_version"]
-        attempts = given["attempts"]
-        if len(attempts) == 1 and attempts[0]["failure"] is None:
-            return cls(*shared, None, attempts[0])
-        return cls(*shared, Decision.model_validate(given), None)
-
-    @property
-    def accepted_attempt(self) -> int | None:
-        """Which attempt was accepted then, counted from 0: the last, since an accepted one ends it."""
-        if self.verdict != Verdict.ACCEPTED:
-            return None
-        return 0 if self.decision is None else len(self.decision.attempts) - 1
-
-    @property
-    def first_rule(self) -> tuple[str, str]:
-        """Code and rule of the rejection that ended it then; empty where it was accepted."""
-        if self.decision is not None:
-            told = self.decision.attempts[-1].rejections
-            return (told[0].code, told[0].rule_id) if told else ("", "")
-        found = self.attempt["rejections"] if self.attempt is not None else ()
-        return (found[0]["code"], found[0]["rule_id"]) if found else ("", "")
-
-    def walk(self, judge: Judge) -> tuple[int | None, tuple[Rejection, ...]]:
-        """The attempt that today's rules accept, counted from 0, or None; and what they said last."""
-        context = json.loads(self.context)
-        reference = context.get("reference") if self.boundary == RECORDED_BOUNDARY else None
-        rejections: tuple[Rejection, ...] = ()
-        for number, (answer, earlier) in enumerate(self._answers()):
-            rejections = judge.judge(answer, Case(context, reference, earlier)).rejections
-            if not rejections:
-                return number, ()
-            if not all(rejection.retryable for rejection in rejections):
-                break
-        return None, rejections
-
-    def _answers(self) -> Iterator[tuple[Answer, tuple[Any, ...]]]:
-        if self.decision is not None:
-            attempts = self.decision.attempts
-            yield from ((answer_of(attempt), attempts[:number]) for number, attempt in enumerate(attempts))
-        elif self.attempt is not None:
-            yield _answer(self.attempt), ()
+def _walk(judge: Judge, decision: Plain) -> tuple[int | None, tuple[Rejection, ...]]:
+    """The attempt that today's rules accept, counted from 0, or None; and what they said last."""
+    context = read_json(decision["context"])
+    reference = context.get("reference") if decision["boundary"] == RECORDED_BOUNDARY else None
+    earlier: tuple[Attempt, ...] = ()
+    rejections: tuple[Rejection, ...] = ()
+    for number, attempt in enumerate(decision["attempts"]):
+        if number:
+            earlier = (*earlier, Attempt.model_validate(decision["attempts"][number - 1]))
+        rejections = judge.judge(_answer(attempt), Case(context, reference, earlier)).rejections
+        if not rejections:
+            return number, ()
+        if not all(rejection.retryable for rejection in rejections):
+            break
+    return None, rejections
 
 
-def _answer(attempt: Mapping[str, Any]) -> Answer:
-    """As `answer_of`, of an attempt that was answered."""
-    facts = attempt["facts"]
+def _accepted_attempt(decision: Plain) -> int | None:
+    """Which attempt was accepted then, counted from 0: the last, since an accepted one ends it."""
+    return len(decision["attempts"]) - 1 if decision["verdict"] == Verdict.ACCEPTED else None
+
+
+def _first_rule(decision: Plain) -> tuple[str, str]:
+    """Code and rule of the rejection that ended it then; empty where it was accepted."""
+    found = decision["attempts"][-1]["rejections"]
+    return (found[0]["code"], found[0]["rule_id"]) if found else ("", "")
+
+
+def _answer(attempt: Plain) -> Answer:
+    """As `answer_of`, but for the tokens, which no judge is shown."""
+    failure, facts = attempt["failure"], attempt["facts"]
     return Answer(
         text=attempt["raw_response"],
+        failure=None if failure is None else ProposerFailure(failure),
         model_reported=attempt["model_reported"],
         fingerprint=attempt["fingerprint"],
         finish_reason=attempt["finish_reason"],
         facts=None if facts is None else json.loads(facts),
+        usage=NO_USAGE,
         cost_usd=attempt["cost_usd"],
         latency_ms=attempt["latency_ms"],
+        model_requested=attempt.get("model_requested"),
     )

@@ -114,3 +114,71 @@ def test_verify_over_a_file_needs_no_candidate_and_takes_none(ran: Ran, printed:
 def test_a_shadow_of_a_file_is_refused(ran: Ran) -> None:
     with pytest.raises(UsageError, match="a segment file it cannot"):
         ran("replay", "--mode", "shadow", *RENEWALS, "--candidate", "sim/renewals")
+
+
+BESIDE = ("--incumbent", "log", "--floor", "2")
+
+
+def test_a_plan_with_an_incumbent_names_the_run_that_follows_and_counts_its_calls(ran: Ran) -> None:
+    _, plan = ran("replay", "plan", *RENEWALS, "--candidate", "sim/renewals-inflated", *BESIDE)
+    assert plan["incumbent"] == {"model": "sim/renewals", "runs": 2}
+    assert (plan["calls"], plan["pairs"], plan["incumbent_calls"]) == (720, 240, 480)
+    _, report = ran("replay", *RENEWALS, "--candidate", "sim/renewals-inflated", *BESIDE)
+    assert report["run_id"] == plan["run_id"]
+    _, after = ran("replay", "plan", *RENEWALS, "--candidate", "sim/renewals-inflated", *BESIDE)
+    assert after["in_ledger"] == report["paid_calls"] + report["overspent_calls"] > 0
+
+
+def test_a_run_beside_the_incumbent_names_the_cause_and_the_noise_floor(ran: Ran) -> None:
+    code, report = ran("replay", *RENEWALS, "--candidate", "sim/renewals-inflated", *BESIDE)
+    attribution, floor = report["attribution"], report["noise_floor"]
+    assert (code, attribution["cause"]) == (1, "model")
+    assert attribution["contrasts"]["candidate"]["arms"] == ["sim/renewals today", "sim/renewals-inflated"]
+    assert (floor["source"], floor["arms"]) == ("replicates", ["sim/renewals@0", "sim/renewals@1"])
+
+
+def test_a_floor_alone_is_of_what_the_log_says(ran: Ran) -> None:
+    _, named = ran("replay", "plan", *RENEWALS, "--candidate", "sim/renewals-inflated", *BESIDE)
+    _, alone = ran("replay", "plan", *RENEWALS, "--candidate", "sim/renewals-inflated", "--floor", "2")
+    assert alone["run_id"] == named["run_id"]
+
+
+def test_a_second_candidate_finds_the_incumbents_answers(ran: Ran) -> None:
+    ran("replay", *RENEWALS, "--candidate", "sim/renewals-fenced", *BESIDE, "--estimate")
+    _, plan = ran("replay", "plan", *RENEWALS, "--candidate", "sim/renewals-noisier", *BESIDE)
+    assert (plan["in_ledger"], plan["to_pay"]) == (480, 240)
+
+
+def test_refresh_asks_the_incumbent_anew_too(ran: Ran) -> None:
+    command = ("replay", *RENEWALS, "--candidate", "sim/renewals-inflated", *BESIDE)
+    ran(*command)
+    _, refreshed = ran(*command, "--refresh")
+    assert refreshed["timings"]["from_ledger"] == 0
+
+
+@pytest.mark.parametrize("mode", ["free", "verify"])
+def test_modes_without_a_candidate_beside_the_log_take_no_incumbent(mode: str, ran: Ran) -> None:
+    with pytest.raises(UsageError):
+        ran("replay", "--mode", mode, *RENEWALS, *BESIDE)
+
+
+def test_what_stays_open_names_the_option_that_asks_further(ran: Ran) -> None:
+    command = ("replay", *RENEWALS, "--candidate", "sim/renewals", *BESIDE, "--delta", "0.001")
+    _, report = ran(*command)
+    assert (report["verdict"], report["note"]) == (
+        "inconclusive",
+        "3 strata are still open; --mmd asks 4 further calls a decision there",
+    )
+    _, asked = ran(*command, "--mmd")
+    assert asked["spread_calls"] == 4 * report["events"]
+    assert asked["paid_calls"] == report["paid_calls"] + asked["spread_calls"]
+    _, refused = ran(*command, "--no-mmd")
+    assert refused["note"] == ""
+
+
+def test_a_plan_with_a_budget_tells_the_most_that_open_strata_may_take(ran: Ran) -> None:
+    plan = ("replay", "plan", *RENEWALS, "--candidate", "sim/renewals", *BESIDE)
+    assert ran(*plan)[1]["spread_calls"] == 0
+    assert ran(*plan, "--mmd")[1]["spread_calls"] == 4 * 240
+    assert ran(*plan, "--max-calls", "1002")[1]["spread_calls"] == 280
+    assert ran(*plan, "--max-calls", "1002", "--no-mmd")[1]["spread_calls"] == 0

@@ -131,7 +131,12 @@ def tick(days: float) -> Event:
 
 
 def request(transition: str, expected_version: int, number: int = 0) -> Event:
-    data: dict[str, Any] = {"transition": transition, "expected_version": expected_version, "by": "mara", "reason": "she asked"}
+    data: dict[str, Any] = {
+        "transition": transition,
+        "expected_version": expected_version,
+        "by": "mara",
+        "reason": "she asked",
+    }
     return fact(TRANSITION_REQUESTED, number, **data)
 
 

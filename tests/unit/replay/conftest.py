@@ -152,7 +152,8 @@ def replay(ledger: Ledger, quiz: RecordedSubject) -> Callable[..., ForcedResult]
             proposer,
             given.get("ledger", ledger),
             Limits(**limits),
-            lambda: NOON,
+            lambda: given.get("now", NOON),
+            incumbent=given.get("incumbent"),
         )
         return asyncio.run(forced.run(given.get("on_progress", lambda progress: None)))
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from driftline.console.main import app as driftline
 from driftline.consumers import (
     Answer,
     App,
@@ -30,10 +32,12 @@ from driftline.consumers.rows import Rows
 from driftline.examples.renewals.app import app as renewals
 from driftline.log import Coordinates, MemoryLog, decision_record, to_outgoing
 from driftline.producers.renewals import synthetic_renewals
-from driftline.replay import AppSubject, Candidate, Ledger, Limits, LoggedDecision, Selection, Spending
+from driftline.replay import AppSubject, Candidate, Ledger, Limits, LoggedDecision, Selection, Spending, query
 from driftline.replay.free import FreeReplay, FreeResult, WorkflowPair
 from driftline.replay.free_report import free_data, free_id_of
+from driftline.replay.free_store import write_free_store
 from driftline.replay.sandbox import AT_ONCE_MAX, as_read
+from driftline.replay.stored import read_report
 from driftline.replay.testing import OwnModels
 from driftline.replay.workflows import History, build_history, is_committed, load_workflows
 from driftline.schemas import Codec, Event, InputCoordinates, Registry, UsageError
@@ -622,3 +626,92 @@ def test_a_run_has_the_id_of_its_plan(shop: App, as_subject: Callable[[App], App
         free_id_of(history, subject, CANDIDATE, Limits(), incumbent=True),
     ]
     assert first not in others
+
+
+def stored(folder: Path, history: History, result: FreeResult) -> Path:
+    report = free_data(history, CANDIDATE, result, Limits())
+    return write_free_store(folder, result, report, "2026-09-22T12:00:00.000Z")
+
+
+def test_every_workflow_is_a_row_under_each_arm_and_every_departure_one(shop: App, run: Run, tmp_path: Path) -> None:
+    history = past(shop, asks(1, "a lot"), asks(2), asks(3, "a lot"))
+    result = run(history, Models(next=tight, last=sensible), incumbent=True)
+    database = stored(tmp_path, history, result)
+    told = "workflow, arm, departed, departed_index, departed_boundary, departed_level, state_equal, facts_withheld"
+    assert query(database, f"SELECT {told} FROM workflows ORDER BY arm, workflow")[1] == [
+        ("w1", "candidate", True, 0, "quote", "action", False, 1),
+        ("w2", "candidate", False, None, None, None, True, 0),
+        ("w3", "candidate", True, 0, "quote", "action", False, 1),
+        ("w1", "incumbent", False, None, None, None, True, 0),
+        ("w2", "incumbent", False, None, None, None, True, 0),
+        ("w3", "incumbent", False, None, None, None, True, 0),
+    ]
+    told = "workflow, arm, coordinates, then_type, now_type, then_payload->'price'"
+    first = {pair.workflow.name: pair.candidate.departure for pair in result.pairs}
+    assert query(database, f"SELECT {told} FROM departures ORDER BY workflow")[1] == [
+        (name, "candidate", str(departure.at), "shop.Offered", "shop.Declined", "10")
+        for name, departure in sorted(first.items())
+        if departure is not None
+    ]
+
+
+def test_places_in_the_database_are_those_of_the_report(shop: App, run: Run, tmp_path: Path) -> None:
+    history = past(shop, asks(1, "a lot"), asks(2), asks(3, "a lot"))
+    result = run(history, Models(next=tight))
+    (place,) = free_data(history, CANDIDATE, result, Limits())["by_place"]
+    sql = 'SELECT boundary, stream, "index", level, then_type, now_type, workflows, state_changed FROM by_place'
+    names = ("boundary", "stream", "index", "level", "then", "now", "workflows", "state_changed")
+    assert query(stored(tmp_path, history, result), sql)[1] == [tuple(place[name] for name in names)]
+
+
+def test_a_stored_free_run_says_what_it_said(shop: App, run: Run, tmp_path: Path) -> None:
+    history = past(shop, asks(1, "a lot"), asks(2))
+    result = run(history, Models(next=tight))
+    database = stored(tmp_path, history, result)
+    report = free_data(history, CANDIDATE, result, Limits())
+    assert read_report(database) == report
+    counts = "SELECT mode, verdict, planned, compared, calls, cost_usd FROM run"
+    assert query(database, counts)[1] == [("free", "inconclusive", 2, 2, result.calls, result.cost_usd)]
+    for table in ("run", "workflows", "departures"):
+        parquet = query(database, f"FROM '{database.parent}/{table}.parquet'")
+        assert parquet == query(database, f"FROM {table}")
+
+
+def test_every_column_of_a_free_run_is_in_the_readme(shop: App, run: Run, tmp_path: Path) -> None:
+    history = past(shop, asks(1))
+    database = stored(tmp_path, history, run(history, Models(next=sensible)))
+    text = (Path(__file__).parents[3] / "replay" / "README.md").read_text()
+    for table in ("workflows", "departures"):
+        for column in query(database, f"FROM {table} LIMIT 0")[0]:
+            of_a_side = f"…_{column.removeprefix('then_').removeprefix('now_')}"
+            assert f"`{column}`" in text or f"`{of_a_side}`" in text, (table, column)
+
+
+def shown(*arguments: str) -> Result:
+    return CliRunner().invoke(driftline, ["report", *arguments])
+
+
+@pytest.fixture
+def home(shop: App, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home folder of a user who has made a free run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DRIFTLINE_HOME", str(tmp_path))
+    history = past(shop, asks(1, "a lot"), asks(2))
+    stored(tmp_path / "runs" / "lived", history, run(history, Models(next=tight)))
+    return tmp_path
+
+
+def test_a_stored_free_run_is_shown_again(home: Path) -> None:
+    told = shown("lived")
+    assert told.exit_code == 0, told.exception
+    assert told.output.startswith("INCONCLUSIVE  shop: acme/last → acme/next, free\n")
+    assert "w1 departs at decision 1 (quote/shop.Asked)" in told.output
+    assert json.loads(shown("--json").output)["mode"] == "free"
+
+
+@pytest.mark.parametrize("option", ["--html", "--markdown", "--baseline"])
+def test_a_free_run_has_no_page_and_says_so(home: Path, option: str) -> None:
+    error = shown("lived", option, "lived").exception
+    assert isinstance(error, UsageError)
+    assert "a run in mode free has no page" in str(error)
+    assert not (home / "lived").exists()

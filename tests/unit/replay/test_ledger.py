@@ -201,3 +201,29 @@ def test_pruning_takes_what_is_older_or_of_a_model_and_nothing_else(ledger: Ledg
         ledger.put(key, ANSWER, "run", f"2026-09-{day}T12:00:00.000Z")
     assert ledger.prune(before="2026-09-22T00:00:00.000Z", model="acme/a") == 1
     assert [(held.model, held.answers) for held in ledger.stats()] == [("acme/a", 1), ("acme/b", 1)]
+
+
+def test_an_answer_that_is_too_old_is_a_miss_and_gives_way_to_the_next(ledger: Ledger) -> None:
+    ledger.put(KEY, Answer("old"), "run", "2026-09-22T12:00:00.000Z")
+    noon = "2026-09-22T12:00:00.000Z"
+    assert ledger.get(KEY, not_before=noon) == Answer("old")
+    later = "2026-09-22T12:00:00.001Z"
+    assert ledger.get(KEY, not_before=later) is None
+    assert ledger.put(KEY, Answer("new"), "other", "2026-09-23T13:00:00.000Z", later) == Answer("new")
+    assert ledger.get(KEY) == Answer("new")
+    (held,) = ledger.stats()
+    assert (held.answers, held.retired) == (2, 1)
+
+
+def test_an_answer_that_is_young_enough_stands_against_a_later_one(ledger: Ledger) -> None:
+    ledger.put(KEY, Answer("first"), "one", "2026-09-22T12:00:00.000Z")
+    given = ("two", "2026-09-22T13:00:00.000Z", "2026-09-22T11:00:00.000Z")
+    assert ledger.put(KEY, Answer("second"), *given) == Answer("first")
+
+
+def test_what_was_paid_for_an_answer_that_grew_old_stays_paid_until_the_plan_is_asked_anew(ledger: Ledger) -> None:
+    ledger.put(KEY, Answer("old", cost_usd=1.0), "run", "2026-09-22T12:00:00.000Z")
+    ledger.put(KEY, Answer("new", cost_usd=1.0), "run", "2026-09-24T12:00:00.000Z", "2026-09-23T12:00:00.000Z")
+    assert ledger.paid_usd("run") == 2.0
+    ledger.retire([KEY])
+    assert ledger.paid_usd("run") == 0.0

@@ -223,8 +223,10 @@ def test_a_mistake_of_the_users_in_flight_is_one_error_and_leaves_no_task(
 class EmptyLedger:
     """Remembers nothing: two runs of one test do not share answers."""
 
-    def get(self, key: object, paid_by: str | None = None) -> None:
+    def get(self, key: object, paid_by: str | None = None, not_before: str | None = None) -> None:
         return None
 
-    def put(self, key: object, answer: Answer, run_id: str, answered_at: str) -> Answer:
+    def put(
+        self, key: object, answer: Answer, run_id: str, answered_at: str, not_before: str | None = None
+    ) -> Answer:
         return answer

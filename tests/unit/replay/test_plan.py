@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from driftline.consumers.prompt import Prompt
 from driftline.replay import Candidate, Ledger, Limits, RecordedSubject, Segment
+from driftline.replay.arms import Incumbent, calls_of
 from driftline.replay.identity import prompt_diff
 from driftline.replay.plan import ReplayPlan, plan_data, plan_replay, require_priced, room_in_usd
 from driftline.replay.pricing import PriceMap
 from driftline.schemas import Attempt, Decision, Usage, UsageError
 
 GPT = Candidate("openai/gpt-4o")
+MINI = Incumbent(Candidate("openai/gpt-4o-mini", incumbent=True), 2)
 UNKNOWN = Candidate("openai/somebodys-own")
 MakePlan = Callable[..., ReplayPlan]
 
@@ -28,8 +31,10 @@ def measured(make_question: Callable[..., Decision], questions: Callable[..., Se
 
 @pytest.fixture
 def make_plan(measured: Segment, quiz: RecordedSubject, ledger: Ledger) -> MakePlan:
-    def make(candidate: Candidate, limits: Limits | None = None, segment: Segment | None = None) -> ReplayPlan:
-        return plan_replay(segment or measured, quiz, candidate, ledger, limits or Limits(), PriceMap())
+    def make(
+        candidate: Candidate, limits: Limits | None = None, segment: Segment | None = None, **beside: Any
+    ) -> ReplayPlan:
+        return plan_replay(segment or measured, quiz, candidate, ledger, limits or Limits(), PriceMap(), **beside)
 
     return make
 
@@ -142,3 +147,49 @@ def test_a_changed_prompt_is_shown_as_a_diff(measured: Segment, quiz: RecordedSu
 def test_a_prompt_that_is_the_logs_has_no_diff(measured: Segment, quiz: RecordedSubject) -> None:
     assert prompt_diff(measured, quiz, Candidate("openai/gpt-4o")) == ""
     assert prompt_diff(measured, quiz, Candidate("openai/gpt-4o", Prompt("{{ messages }}"))) == ""
+
+
+def test_a_plan_counts_and_prices_the_calls_of_every_arm(make_plan: MakePlan) -> None:
+    alone, beside = make_plan(GPT).calls, make_plan(GPT, incumbent=MINI).calls
+    by_model = {price.model: price for price in beside.prices}
+    mini = by_model["openai/gpt-4o-mini"]
+    assert (beside.calls, beside.pairs, beside.incumbent_calls) == (120, 40, 80)
+    assert mini.prompt_usd is not None
+    assert mini.completion_usd is not None
+    assert alone.usd is not None
+    assert beside.usd == pytest.approx(alone.usd + 80_000 * mini.prompt_usd + 8_000 * mini.completion_usd)
+
+
+def test_power_is_of_pairs_however_many_calls_each_takes(make_plan: MakePlan) -> None:
+    alone, beside = make_plan(GPT), make_plan(GPT, incumbent=MINI)
+    assert [one.power for one in alone.power] == [one.power for one in beside.power]
+    dearer = [(one.usd, other.usd) for one, other in zip(alone.power, beside.power, strict=True) if one.usd]
+    assert dearer
+    assert all(other is not None and one is not None and other > one for one, other in dearer)
+
+
+def test_what_the_incumbent_answered_yesterday_is_planned_to_be_paid_again(
+    make_plan: MakePlan, measured: Segment, quiz: RecordedSubject, ledger: Ledger
+) -> None:
+    from driftline.consumers.proposing import Answer
+
+    for logged in measured.decisions[:10]:
+        for call in calls_of(GPT, MINI):
+            request = call.arm.request(logged.decision, quiz, "r", 0, call.asking)
+            key = call.arm.key(logged.decision, quiz, request, call.asking)
+            ledger.put(key, Answer("yes", cost_usd=0.1), "r", "2026-09-22T12:00:00.000Z")
+    today = make_plan(GPT, incumbent=MINI, not_before="2026-09-22T00:00:00.000Z").calls
+    tomorrow = make_plan(GPT, incumbent=MINI, not_before="2026-09-23T00:00:00.000Z").calls
+    assert (today.in_ledger, tomorrow.in_ledger) == (30, 10)
+
+
+def test_the_room_for_a_call_of_the_incumbent_is_that_of_the_logs_own_prompt(
+    measured: Segment, quiz: RecordedSubject
+) -> None:
+    prices, logged = PriceMap(), measured.decisions[0]
+    longer = Candidate("openai/gpt-4o", Prompt("{{ messages }}" + "Think twice. " * 1000))
+    tried, asked_today = (
+        call.arm.request(logged.decision, quiz, "r", 0, call.asking)
+        for call in calls_of(longer, Incumbent(Candidate("openai/gpt-4o", incumbent=True)))
+    )
+    assert room_in_usd(longer, prices, logged, asked_today) < room_in_usd(longer, prices, logged, tried)

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from driftline.consumers.proposing import Answer, ProposalRequest
+from driftline.detectors.bernstein import RunningMeanInterval
 from driftline.replay import Candidate, ForcedResult, Ledger, Limits, LoggedDecision, RecordedSubject, Segment
+from driftline.replay.arms import Incumbent
 from driftline.replay.shadow import ShadowReplay
 from driftline.replay.spending import Spending
 from driftline.schemas import Decision
@@ -69,6 +71,7 @@ def shadow(ledger: Ledger, quiz: RecordedSubject) -> Shadow:
             Spending(limits.usd_max, ledger.paid_usd("run"), lambda logged, request: 0.01),
             follow_s=given.get("follow_s"),
             clock=lambda: float(tail.polls),
+            incumbent=given.get("incumbent"),
         )
         if "prepare" in given:
             given["prepare"](replay)
@@ -153,3 +156,58 @@ def test_what_was_asked_before_an_interruption_is_not_paid_again(
     _, result = shadow(Batches(hundred[:20]), second, follow_s=200.0)
     assert len(first.asked) == len(second.asked) == 10
     assert (result.from_ledger, len(result.pairs)) == (10, 20)
+
+
+BESIDE = Incumbent(Candidate(incumbent=True), 2)
+
+
+def test_the_incumbent_is_asked_beside_the_candidate_as_decisions_come(
+    shadow: Shadow, hundred: Sequence[LoggedDecision]
+) -> None:
+    model = Says("no")
+    _, result = shadow(Batches(hundred[:30], (), hundred[30:]), model, concurrency=8, incumbent=BESIDE)
+    assert result.environment is not None
+    assert (result.verdict, result.environment.verdict) == ("diverged", "diverged")
+    assert result.paid_calls + result.overspent_calls == len(model.asked)
+    assert all(len(pair.floor) == 2 for pair in result.pairs)
+
+
+def test_its_calls_are_those_of_every_arm_and_a_decision_is_never_half_asked(
+    shadow: Shadow, hundred: Sequence[LoggedDecision]
+) -> None:
+    model = Says("yes")
+    _, result = shadow(Batches(hundred), model, calls_max=17, incumbent=BESIDE)
+    assert (result.stopped_because, len(model.asked), len(result.pairs)) == ("budget_ended", 15, 5)
+
+
+def test_a_stop_lets_the_incumbent_answer_what_the_candidate_was_asked(
+    shadow: Shadow, hundred: Sequence[LoggedDecision]
+) -> None:
+    model, tail = Says("yes"), Batches(hundred[:3])
+    _, result = shadow(tail, model, prepare=lambda replay: tail.left.append(replay.stop), incumbent=BESIDE)
+    assert result.stopped_because == "interrupted"
+    assert {pair.calls for pair in result.pairs} == {3}
+    assert len(model.asked) == 3 * len(result.pairs)
+
+
+def test_its_interval_holds_for_the_mean_so_far_where_traffic_drifts(
+    shadow: Shadow, hundred: Sequence[LoggedDecision]
+) -> None:
+    """The first forty decisions agree, the others do not: the interval holds the mean of all that was read."""
+    turned = {logged.decision.decision_id for logged in hundred[40:]}
+
+    class Turns(Says):
+        async def propose(self, request: ProposalRequest) -> Answer:
+            answer = await super().propose(request)
+            return Answer("no", cost_usd=0.01) if request.key.decision_id in turned else answer
+
+    _, result = shadow(Batches(hundred), Turns("yes"), follow_s=200.0)
+    pairs = [pair for pair in result.pairs if not pair.lost]
+    mean = RunningMeanInterval(0.05)
+    for pair in pairs:
+        mean.update(-1.0 if pair.logged.decision.decision_id in turned else 0.0)
+    verdict = next(level for level in result.judged.levels if level.level == "verdict")
+    assert result.verdict == "diverged"
+    assert verdict.interval == mean.interval
+    assert verdict.interval[0] < -sum(pair.logged.decision.decision_id in turned for pair in pairs) / len(pairs)
+    assert [one.interval for one in result.judged.strata if one.level == "verdict" and one.events] == [mean.interval]

@@ -11,6 +11,7 @@ import pytest
 from driftline.consumers.models import Patience
 from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure
 from driftline.replay import Candidate, ForcedReplay, ForcedResult, Ledger, Limits, RecordedSubject, Segment
+from driftline.replay.arms import Incumbent
 from driftline.replay.asking import steady
 from driftline.replay.result import Progress
 from driftline.replay.spending import Spending
@@ -48,10 +49,16 @@ class LosesOnce(Priced):
 def spend(ledger: Ledger, quiz: RecordedSubject, questions: Callable[..., Segment]) -> Callable[..., ForcedResult]:
     """Run 60 questions within a budget, counting what the run has paid before."""
 
-    def run(proposer: Priced, usd_max: float, progress: Sequence[Progress] = (), room: float = CENT) -> ForcedResult:
+    def run(
+        proposer: Priced,
+        usd_max: float,
+        progress: Sequence[Progress] = (),
+        room: float = CENT,
+        incumbent: Incumbent | None = None,
+    ) -> ForcedResult:
         spending = Spending(usd_max, ledger.paid_usd("run"), lambda logged, request: room)
         given = ("run", questions(60), quiz, Candidate("acme/next"), proposer, ledger, Limits(delta=0.001))
-        replay = ForcedReplay(*given, lambda: NOON, spending)
+        replay = ForcedReplay(*given, lambda: NOON, spending, incumbent)
         return asyncio.run(replay.run(progress.append if isinstance(progress, list) else lambda at: None))
 
     return run
@@ -92,6 +99,22 @@ def test_a_call_that_was_lost_stays_a_hole_when_the_budget_has_ended_since(
     assert [pair.index for pair in first.pairs if pair.lost] == [5]
     assert [pair.lost for pair in again.pairs] == [pair.lost for pair in first.pairs]
     assert again.judged == first.judged
+
+
+def test_a_budget_holds_the_calls_of_every_arm_and_ends_within_a_decision(
+    spend: Callable[..., ForcedResult],
+) -> None:
+    """Three calls a decision: the ninth decision has its candidate's answer and none of the incumbent's."""
+    model, beside = Priced(), Incumbent(Candidate(incumbent=True), 2)
+    result = spend(model, 0.25, incumbent=beside)
+    again = Priced()
+    resumed = spend(again, 0.25, incumbent=beside)
+    assert (model.calls, again.calls) == (25, 0)
+    assert result.cost_usd == pytest.approx(0.25)
+    assert (result.paid_calls, result.stopped_because, len(result.pairs)) == (25, "budget_ended", 9)
+    assert [run.lost for run in result.pairs[-1].floor] == [True, True]
+    assert resumed.judged == result.judged
+    assert (resumed.environment, resumed.change) == (result.environment, result.change)
 
 
 def test_calls_that_turn_out_cheaper_leave_their_room_to_those_that_wait(spend: Callable[..., ForcedResult]) -> None:

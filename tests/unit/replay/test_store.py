@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from typer.testing import CliRunner
 
-from driftline.consumers.proposing import Answer, ProposalRequest
+from driftline.console.main import app as driftline
+from driftline.consumers.judging import Judgement
+from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure
 from driftline.replay import (
     AppSubject,
     Candidate,
@@ -104,7 +108,7 @@ def test_the_five_queries_of_the_readme_run_and_find_something(database: Path) -
 
 def test_every_column_is_in_the_readme(database: Path) -> None:
     text = README.read_text()
-    for table in ("run", "pairs", "strata", "changes", "compared", "by_stream", "by_field"):
+    for table in ("run", "pairs", "floor", "strata", "changes", "compared", "by_stream", "by_field", "noise"):
         for column in query(database, f"FROM {table} LIMIT 0")[0]:
             of_an_arm = column.removeprefix("baseline_").removeprefix("candidate_")
             of_a_level = "…_<level>_hash" if of_an_arm.removesuffix("_hash") in LEVELS else f"…_{of_an_arm}"
@@ -112,7 +116,7 @@ def test_every_column_is_in_the_readme(database: Path) -> None:
 
 
 def test_parquet_beside_it_holds_the_same_rows(database: Path) -> None:
-    for table in ("run", "pairs", "strata", "changes"):
+    for table in ("run", "pairs", "floor", "strata", "changes"):
         with duckdb.connect() as db:
             found = db.execute("SELECT * FROM read_parquet(?)", [str(database.parent / f"{table}.parquet")])
             assert [column[0] for column in found.description] == query(database, f"FROM {table}")[0]
@@ -148,12 +152,62 @@ def test_free_text_is_no_changed_field(database: Path) -> None:
     assert not {path for path in paths if "rationale" in path or "reason" in path}
 
 
+@pytest.fixture
+def floored(inflated: ForcedResult) -> ForcedResult:
+    """The run with three answers of the incumbent to each decision: the log's twice, and the candidate's."""
+    pairs = [replace(pair, floor=(pair.baseline, pair.baseline, pair.candidate)) for pair in inflated.pairs]
+    return replace(inflated, pairs=pairs)
+
+
+def test_every_answer_of_the_incumbent_is_a_row_with_its_hashes(tmp_path: Path, floored: ForcedResult) -> None:
+    database = stored(tmp_path, floored)
+    found = query(database, "SELECT turn, replicate, verdict, accepted, action_hash FROM floor ORDER BY ALL")[1]
+    assert found == [
+        (pair.index, replicate, judged.verdict, judged.judgement.accepted, judged.hashes.get("action"))
+        for pair in floored.pairs
+        for replicate, judged in enumerate(pair.floor)
+    ]
+
+
+def test_noise_is_the_mean_share_of_pairs_of_incumbent_runs_that_differ(
+    tmp_path: Path, floored: ForcedResult
+) -> None:
+    database = stored(tmp_path, floored)
+    rows = query(database, "SELECT level, sum(decisions), sum(noise * decisions) FROM noise GROUP BY level")[1]
+    changed = {level.level: level.mismatch or 0.0 for level in floored.judged.levels if level.level in LEVELS}
+    assert {level for level, _, _ in rows} == set(LEVELS)
+    for level, decisions, noise in rows:
+        assert decisions == len(floored.pairs)
+        assert noise / decisions == pytest.approx(changed[level] * 2 / 3), "two of the three pairs hold the other"
+    assert one(database, "SELECT bool_and(excess = candidate - noise) FROM noise") == (True,)
+
+
+def test_an_answer_without_an_action_differs_from_one_that_has_it(
+    tmp_path: Path, replay: Replay, questions: Callable[..., Segment]
+) -> None:
+    result = replay(questions(3), Told(Answer("yes")))
+    silent = replace(result.pairs[0].baseline, judgement=Judgement())
+    pairs = [replace(pair, floor=(pair.baseline, silent)) for pair in result.pairs]
+    database = stored(tmp_path, replace(result, pairs=pairs))
+    assert one(database, "SELECT noise, candidate, excess FROM noise WHERE level = 'action'") == (1.0, 0.0, -1.0)
+    assert one(database, "SELECT noise FROM noise WHERE level = 'verdict'") == (0.0,)
+
+
+def test_a_run_of_the_incumbent_that_was_lost_is_no_noise(tmp_path: Path, floored: ForcedResult) -> None:
+    gone = replace(floored.pairs[0].baseline, answer=Answer(None, ProposerFailure.TIMEOUT))
+    pairs = [replace(pair, floor=(pair.baseline, gone)) for pair in floored.pairs]
+    database = stored(tmp_path, replace(floored, pairs=pairs))
+    assert one(database, "SELECT count(*) FILTER (lost), count(*) FROM floor") == (len(pairs), 2 * len(pairs))
+    assert query(database, "FROM noise")[1] == []
+
+
 @pytest.mark.parametrize("name", ["o'clock", "a [b] *c", 'say "hello"', "ü"])
 def test_a_folder_may_have_any_name(name: str, tmp_path: Path, inflated: ForcedResult) -> None:
     database = stored(tmp_path / name, inflated)
     assert one(database, "SELECT count(*) FROM pairs") == (len(inflated.pairs),)
     assert sorted(path.name for path in database.parent.iterdir()) == [
         "changes.parquet",
+        "floor.parquet",
         "pairs.parquet",
         "replay.duckdb",
         "run.parquet",
@@ -185,8 +239,6 @@ def test_a_text_of_many_megabytes_is_stored_whole(
 def test_a_run_with_no_outcome_at_all_is_stored(
     tmp_path: Path, replay: Replay, questions: Callable[..., Segment]
 ) -> None:
-    from driftline.consumers.proposing import ProposerFailure
-
     result = replay(questions(3), Told(Answer(None, ProposerFailure.TIMEOUT)))
     database = stored(tmp_path, result)
     assert one(database, "SELECT count(*) FROM pairs WHERE lost") == (3,)
@@ -198,18 +250,33 @@ def test_a_run_that_could_not_be_written_leaves_the_earlier_one(
     tmp_path: Path, inflated: ForcedResult, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database = stored(tmp_path / "run", inflated)
-    monkeypatch.setattr("driftline.replay.store._VIEWS", "CREATE VIEW this is no SQL")
+    monkeypatch.setattr("driftline.replay.store.VIEWS", "CREATE VIEW this is no SQL")
     with pytest.raises(BadInput, match="no call is paid again") as caught:
         stored(tmp_path / "run", inflated)
     assert "\n" not in str(caught.value)
     assert one(database, "SELECT count(*) FROM flips")[0] > 0
-    assert len(list(database.parent.iterdir())) == 5
+    assert len(list(database.parent.iterdir())) == 6
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, inflated: ForcedResult) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BadInput, match="file"):
         stored(tmp_path / "file" / "run", inflated)
+
+
+def test_a_stored_shadow_run_is_shown_as_any(
+    tmp_path: Path, inflated: ForcedResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = report_data("renewals", "sim/renewals", "sim/renewals-inflated", inflated, Limits())
+    report |= {"mode": "shadow", "follows_from": {"0": 0}, "passed_over": 0}
+    database = write_store(tmp_path / "runs" / "followed", inflated, {**report, "report": report})
+    assert one(database, "SELECT mode FROM run") == ("shadow",)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DRIFTLINE_HOME", str(tmp_path))
+    shown = CliRunner().invoke(driftline, ["report", "followed", "--html", "run.html", "--markdown", "run.md"])
+    assert shown.exit_code == 0, shown.exception
+    assert "DIVERGED" in (tmp_path / "run.md").read_text()
+    assert "DIVERGED" in CliRunner().invoke(driftline, ["report", "followed"]).output
 
 
 def test_a_query_that_is_none_is_one_line(database: Path) -> None:

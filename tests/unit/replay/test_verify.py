@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from driftline.consumers import SpecJudge
+from driftline.consumers import Answer, Case, Judge, Judgement, SpecJudge
 from driftline.log import AppTopics, Coordinates, MemoryLog, Record
 from driftline.replay import AppSubject, RecordedSubject, Segment, Selection, export_segment
 from driftline.replay.testing import log_of
@@ -94,6 +95,30 @@ def test_a_call_that_was_lost_is_no_answer_then_and_now(
 ) -> None:
     result = verify([make_question(0, [lost_attempt(1)], verdict=Verdict.REJECTED)], accept="non-empty")
     assert (result.verdict, result.accepted_now) == ("equivalent", 0)
+
+
+def test_a_verifier_is_shown_the_attempts_before_as_they_were_recorded(
+    asked: Callable[..., Decision], contracts: Contracts
+) -> None:
+    seen: list[tuple[Sequence[Attempt], Mapping[str, Any]]] = []
+
+    class Sees:
+        version = "1"
+
+        def judge(self, answer: Answer, case: Case) -> Judgement:
+            seen.append((case.earlier, case.context))
+            return Judgement() if answer.text == "yes" else Judgement((WRONG,))
+
+    class Subject(RecordedSubject):
+        def judge(self, decision: Decision) -> Judge:
+            return Sees()
+
+    decision = asked(0, "no", "perhaps", "yes")
+    subject = Subject("quiz", SpecJudge.parse(RULES.format(accept="non-empty")), contracts)
+    result = verify_log(*log_of([decision], contracts), subject, Selection())
+    assert result.verdict == "equivalent"
+    attempts, context = decision.attempts, decision.context_value()
+    assert seen == [((), context), (attempts[:1], context), (attempts[:2], context)]
 
 
 def test_only_what_is_selected_is_verified(verify: Verify, asked: Callable[..., Decision]) -> None:

@@ -1,0 +1,141 @@
+"""The three tests of a run, fed in one pass: log against candidate, and what tells environment from model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from driftline.detectors import ArmOutcome, Observation, SequentialJudge
+from driftline.replay.levels import JudgedAnswer
+from driftline.replay.result import COVERAGE_MIN, Contrast
+
+DIVERGED = "diverged"
+
+
+class NewJudge(Protocol):
+    """Makes a judge of the run's strata and limits."""
+
+    def __call__(self, *, locate: bool = False, floor_runs: int = 0) -> SequentialJudge:
+        """A judge that has seen nothing."""
+
+
+class Contrasts:
+    """L against B, which gives the verdict; L against A' and A' against B, which give its cause.
+
+    Each is a test of its own with the same bound on false alarms. Those of the candidate are told how runs of the
+    incumbent differ, where there are two or more. Where there is one, the first is told of the log and A', which are
+    two runs of it as well; the last is not: an environment that moved would be laid to the candidate.
+
+    Args:
+        new_judge: Makes a judge.
+        runs: Runs of the incumbent; 0 for none, and then there is the first test alone.
+        locate: Whether the first goes on after its alarm until a stratum is named.
+    """
+
+    def __init__(self, new_judge: NewJudge, runs: int, locate: bool) -> None:
+        self._runs = runs
+        self.main = new_judge(locate=locate, floor_runs=2 if runs == 1 else runs)
+        self._environment = _Side(new_judge()) if runs else None
+        self._change = _Side(new_judge(floor_runs=runs if runs > 1 else 0)) if runs else None
+
+    @property
+    def done(self) -> bool:
+        """Whether the verdict is in and, where it is `diverged`, what tells its cause.
+
+        Nothing is read to show that a side did not move: that would cost what the equivalence of two arms costs.
+        """
+        if not self.main.done or self._environment is None or self._change is None:
+            return self.main.done
+        return (
+            self.main.decision != DIVERGED or self._change.judge.done or self._environment.judge.decision == DIVERGED
+        )
+
+    @property
+    def e_value(self) -> float:
+        """Of the first test."""
+        return self.main.e_value
+
+    @property
+    def decision(self) -> str | None:
+        """Of the first test."""
+        return self.main.decision
+
+    def observe(
+        self, stratum: str, baseline: JudgedAnswer, first: JudgedAnswer, others: Sequence[JudgedAnswer]
+    ) -> bool:
+        """Take the next decision of the planned order: the candidate's answer, then the incumbent's.
+
+        Returns whether it was evidence of the first test. What an arm has lost costs the contrasts that need it, and
+        no other.
+        """
+        if baseline.lost:
+            return False
+        before, after = baseline.outcome(), None if first.lost else first.outcome()
+        runs = [None if run.lost else run.outcome() for run in others]
+        if self._environment is not None and self._change is not None:
+            self._environment.observe(stratum, before, runs[0])
+            self._change.observe(stratum, runs[0], after, self._runs_there(runs))
+        if after is None:
+            return False
+        evidence = not self.main.done
+        _observe(self.main, Observation(stratum, before, after, self._floor(before, runs)))
+        return evidence
+
+    def observe_after_stop(self, stratum: str, baseline: JudgedAnswer, first: JudgedAnswer) -> None:
+        """Take what was paid for nothing: it counts for rates alone."""
+        if not baseline.lost and not first.lost:
+            self.main.observe_after_stop(Observation(stratum, baseline.outcome(), first.outcome()))
+
+    def environment(self) -> Contrast | None:
+        """L against A'; None without A'."""
+        return None if self._environment is None else self._environment.contrast(calls=1)
+
+    def change(self) -> Contrast | None:
+        """A' against B; None without A'."""
+        return None if self._change is None else self._change.contrast(calls=1 + self._runs)
+
+    def _floor(self, baseline: ArmOutcome, runs: Sequence[ArmOutcome | None]) -> tuple[ArmOutcome, ...]:
+        if self._runs == 1 and runs[0] is not None:
+            return baseline, runs[0]
+        return self._runs_there(runs)
+
+    def _runs_there(self, runs: Sequence[ArmOutcome | None]) -> tuple[ArmOutcome, ...]:
+        return tuple(run for run in runs if run is not None) if self._runs > 1 else ()
+
+
+class _Side:
+    """One of the two contrasts with the incumbent of today."""
+
+    def __init__(self, judge: SequentialJudge) -> None:
+        self.judge = judge
+        self._offered = 0
+        self._entered = 0
+
+    def observe(
+        self,
+        stratum: str,
+        before: ArmOutcome | None,
+        after: ArmOutcome | None,
+        floor: tuple[ArmOutcome, ...] = (),
+    ) -> None:
+        """Take a decision; one that an arm has lost is no evidence."""
+        self._offered += not self.judge.done
+        if before is None or after is None:
+            return
+        self._entered += not self.judge.done
+        _observe(self.judge, Observation(stratum, before, after, floor))
+
+    def contrast(self, calls: int) -> Contrast:
+        """What it says as it stands, at so many calls a decision."""
+        verdict, because = self._verdict()
+        return Contrast(verdict, because, self.judge.summary(), calls * self._entered)
+
+    def _verdict(self) -> tuple[str, str]:
+        if self._offered and self._entered / self._offered < COVERAGE_MIN:
+            return "inconclusive", "coverage"
+        because = {"diverged": "alarm", "equivalent": "equivalent", None: "not_needed"}[self.judge.decision]
+        return self.judge.decision or "inconclusive", because
+
+
+def _observe(judge: SequentialJudge, observation: Observation) -> None:
+    (judge.observe_after_stop if judge.done else judge.observe)(observation)
