@@ -113,9 +113,8 @@ def measured(spec: Path, count: int, rounds: int) -> dict[str, dict[str, float]]
             command = [sys.executable, __file__, str(count), "--child", which, "--spec", str(spec)]
             told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             us = 1e6 * told["cpu_s"] / count
-            print(
-                f"  {which:8} {count / told['seconds']:9,.0f}/s  {us:4.1f} µs of CPU each  {told['peak_mb']:5.0f} MB  {load()}"
-            )
+            told_rate = f"{count / told['seconds']:9,.0f}/s  {us:4.1f} µs of CPU each"
+            print(f"  {which:8} {told_rate}  {told['peak_mb']:5.0f} MB  {load()}")
             best[which] = min(told, best.get(which, told), key=lambda one: float(one["seconds"]))
     return best
 

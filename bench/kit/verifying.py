@@ -25,8 +25,8 @@ class FromFirst(KafkaReader):
 
     began = began_cpu = 0.0
 
-    def read(self, span: Span) -> Iterator[Record]:
-        records = super().read(span)
+    def read(self, span: Span, headers: bool = True) -> Iterator[Record]:
+        records = super().read(span, headers)
         first = next(records)
         self.began, self.began_cpu = time.perf_counter(), time.process_time()
         yield first

@@ -28,8 +28,9 @@ from driftline.examples.renewals.app import app as renewals
 from driftline.log import KafkaReader, Settings, TopicAdmin
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
-from driftline.replay import AppSubject, Candidate, Ledger, Limits, Selection
+from driftline.replay import AppSubject, Candidate, Ledger, Limits, Selection, query
 from driftline.replay.free import FreeReplay
+from driftline.replay.stored import read_report
 from driftline.replay.testing import OwnModels
 from driftline.replay.workflows import History, history_row, load_workflows
 from driftline.schemas import Codec, Event, Registry, UsageError, canonical_json, parse_json
@@ -153,7 +154,9 @@ def test_a_whole_run_leaves_no_record_no_position_and_no_group_with_the_app_and_
         again.report["calls"],
     )
     assert untimed(first) == untimed(again)
-    assert json.loads(again.file.read_text()) == again.report
+    assert json.loads(again.file.read_text()) == read_report(again.database) == again.report
+    counted = query(again.database, "SELECT count(*) FILTER (departed) FROM workflows WHERE arm = 'candidate'")[1]
+    assert counted == [(again.report["arms"]["candidate"]["departed"]["count"],)]
     print_free(again)
     shown = capsys.readouterr().out
     assert "where workflows depart first" in shown

@@ -42,6 +42,8 @@ class Budget:
 
 
 def _repeats(proposal: Proposal, case: Case) -> int:
+    if not case.earlier:
+        return 0
     same = canonical_json([proposal.type, dict(proposal.payload)])
     return sum(canonical_proposal(attempt.raw_response) == same for attempt in case.earlier)
 

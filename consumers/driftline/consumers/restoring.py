@@ -74,7 +74,7 @@ class RowRestorer:
 
     def stored(self, partition: int) -> Rows:
         """The rows as they lie on the state topic."""
-        state = self._reader.read_to_latest(self._app.topics.state, partition)
+        state = self._reader.read_to_latest(self._app.topics.state, partition, headers=False)
         return Rows.restored(self._app.row_fold, self._beating(state), self._codec)
 
     def refold(self, partition: int, standing: Unfinished) -> Rows:

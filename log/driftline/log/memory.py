@@ -56,12 +56,12 @@ class MemoryLog:
             ranges[partition] = (first, len(records))
         return Span(topic, ranges, start_ms, stop_ms)
 
-    def read(self, span: Span) -> Iterator[Record]:
+    def read(self, span: Span, headers: bool = True) -> Iterator[Record]:
         """As `LogReader.read`."""
         for partition, (start, stop) in sorted(span.ranges.items()):
             yield from filter(span.takes, self._records[span.topic, partition][start:stop])
 
-    def read_to_latest(self, topic: str, partition: int) -> Iterator[Record]:
+    def read_to_latest(self, topic: str, partition: int, headers: bool = True) -> Iterator[Record]:
         """As `KafkaReader.read_to_latest`."""
         yield from self._records[topic, partition]
 

@@ -86,10 +86,14 @@ class KafkaReader:
         ranges = {p: (firsts[p], max(firsts[p], highs[p])) for p in partitions}
         return Span(topic, ranges, to_ms(start), to_ms(stop))
 
-    def read(self, span: Span) -> Iterator[Record]:
+    def read(self, span: Span, headers: bool = True) -> Iterator[Record]:
         """Every committed record of the span, partition after partition, in offset order within each.
 
         Waits for a transaction that is open within the span.
+
+        Args:
+            span: What to read.
+            headers: Whether the records are wanted with theirs, which cost as much as all the rest of a record.
 
         Raises:
             UsageError: There is no such topic or partition, or it does not begin so early.
@@ -103,13 +107,13 @@ class KafkaReader:
             self._require(consumer, span.topic, [partition for partition, _, _ in wanted])
             for partition, start, stop in wanted:
                 first = TopicPartition(span.topic, partition, start)
-                yield from filter(span.takes, self._read_partition(consumer, first, stop))
+                yield from filter(span.takes, self._read_partition(consumer, first, stop, headers))
         except KafkaException as error:
             raise kafka_error(self._settings, error) from error
         finally:
             consumer.close()
 
-    def read_to_latest(self, topic: str, partition: int) -> Iterator[Record]:
+    def read_to_latest(self, topic: str, partition: int, headers: bool = True) -> Iterator[Record]:
         """Every committed record of a partition up to its latest offset of any kind.
 
         The target is the end as an uncommitted reader sees it: below the last stable offset of a transaction that
@@ -124,7 +128,7 @@ class KafkaReader:
             self._require(consumer, topic, [partition])
             target = self._ends(topic, [partition], OffsetSpec.latest())[partition]  # type: ignore[no-untyped-call]
             first = TopicPartition(topic, partition, OFFSET_BEGINNING)
-            yield from self._read_partition(consumer, first, target)
+            yield from self._read_partition(consumer, first, target, headers)
         except KafkaException as error:
             raise kafka_error(self._settings, error) from error
         finally:
@@ -138,7 +142,7 @@ class KafkaReader:
         span = Span(at.topic, {at.partition: (at.offset, at.offset + 1)})
         return next(iter(self.read(span)), None)
 
-    def _read_partition(self, consumer: Any, first: TopicPartition, stop: int) -> Iterator[Record]:
+    def _read_partition(self, consumer: Any, first: TopicPartition, stop: int, headers: bool) -> Iterator[Record]:
         """Records up to `stop`; an end of partition before it is that of an open transaction, and waited at."""
         consumer.assign([first])
         while stop > 0:
@@ -155,7 +159,7 @@ class KafkaReader:
                     raise KafkaException(error)
                 if message.offset() >= stop:
                     return
-                yield to_record(message)
+                yield to_record(message, headers)
                 if message.offset() == stop - 1:
                     return
 
@@ -199,12 +203,12 @@ class KafkaReader:
         return {tp.partition: tp.offset if tp.offset >= 0 else ends[tp.partition] for tp in found}
 
 
-def to_record(message: Any) -> Record:
-    """A confluent-kafka message as a `Record`."""
+def to_record(message: Any, headers: bool = True) -> Record:
+    """A confluent-kafka message as a `Record`, without its headers where they are not wanted."""
     return Record(
         at=Coordinates(message.topic(), message.partition(), message.offset()),
         key=message.key(),
         value=message.value(),
         timestamp_ms=message.timestamp()[1],
-        headers=tuple(message.headers() or ()),
+        headers=tuple(message.headers() or ()) if headers else (),
     )

@@ -109,10 +109,10 @@ class LogReader(Protocol):
     def span(self, topic: str, start: datetime | None = None, stop: datetime | None = None) -> Span:
         """The records whose event times lie in `[start, stop)`; all committed ones when neither is given."""
 
-    def read(self, span: Span) -> Iterator[Record]:
+    def read(self, span: Span, headers: bool = True) -> Iterator[Record]:
         """Every committed record of the span; in offset order within a partition, partitions one after another."""
 
-    def read_to_latest(self, topic: str, partition: int) -> Iterator[Record]:
+    def read_to_latest(self, topic: str, partition: int, headers: bool = True) -> Iterator[Record]:
         """Every committed record of a partition, a transaction that is open now included once it has ended."""
 
 

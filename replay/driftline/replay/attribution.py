@@ -15,9 +15,9 @@ class Attribution:
     """The cause of what a run found, and the sentence that says why it is thought so."""
 
     cause: str
-    """`environment`, `verifier`, `none`, `unknown`, or what the candidate changes: `model`, `prompt`, `parameters`, or
-    several of them with `or`, which the contrasts cannot tell apart (`driftline diagnose` crosses them). Where both
-    sides moved, `environment and …`."""
+    """`environment`, `verifier`, `none`, `unknown`, or what the candidate changes: `model`, `prompt`, `parameters`,
+    several of them joined by `or`, which the contrasts cannot tell apart (`driftline diagnose` crosses them). Where
+    both sides moved, `environment and …`."""
     why: str
 
 

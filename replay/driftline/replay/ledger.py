@@ -211,7 +211,7 @@ class Ledger:
         try:
             yield self._db
         except (OSError, sqlite3.Error, ValueError, TypeError, KeyError) as error:
-            mend = "free or move the file away, or set DRIFTLINE_HOME; what it holds was paid for"
+            mend = "make room, or free or move the file away, or set DRIFTLINE_HOME; what it holds was paid for"
             raise BadInput(f"ledger {self.path}: {first_line(error)}", mend) from error
 
 

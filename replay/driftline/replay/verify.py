@@ -98,7 +98,7 @@ def verify_log(
         BadInput: A record of the decisions topic is no decision; names its coordinates.
     """
     span = span_of(reader, AppTopics(subject.name).decisions, selection)
-    return _verify(_decoded(reader.read(span), codec, selection), subject, on_progress)
+    return _verify(_decoded(reader.read(span, headers=False), codec, selection), subject, on_progress)
 
 
 def verify_file(

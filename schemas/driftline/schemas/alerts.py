@@ -53,7 +53,7 @@ class ReplayCompleted(Logged):
     app: str
     """App name."""
     mode: str
-    """`forced`."""
+    """`forced` or `shadow`."""
     baseline: ArmRef
     """What the candidate was held against."""
     candidate: ArmRef
@@ -61,7 +61,8 @@ class ReplayCompleted(Logged):
     verdict: str
     """`diverged`, `equivalent` or `inconclusive`."""
     stopped_because: str
-    """`alarm`, `equivalent`, `segment_ended`, `budget_ended` or `coverage`."""
+    """`alarm`, `equivalent`, `segment_ended`, `budget_ended` or `coverage`; in `shadow` also `time_ended` or
+    `interrupted`."""
     alpha: float
     """Bound on the probability of a false alarm."""
     delta: float

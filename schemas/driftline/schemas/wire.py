@@ -18,6 +18,7 @@ from fastavro.validation import ValidationError, validate
 
 from driftline.schemas.contracts import AvroSchema, Contract, Contracts, avro_fingerprint, parse_record
 from driftline.schemas.errors import ContractError, Undecodable, UndecodableReason
+from driftline.schemas.pii import Protection, protection_of
 from driftline.schemas.registry import Registry
 
 MAGIC = 0
@@ -51,6 +52,7 @@ class _Reader:
     name: str
     writer: Any
     reader: Any
+    protection: Protection | None
 
 
 class Codec:
@@ -59,16 +61,19 @@ class Codec:
     Args:
         registry: Where schema ids come from.
         contracts: The packaged schemas.
+        pii_key: Of the hashes that take the place of personal data, see `pii`.
     """
 
-    def __init__(self, registry: Registry, contracts: Contracts) -> None:
+    def __init__(self, registry: Registry, contracts: Contracts, pii_key: bytes | None = None) -> None:
         self.registry = registry
         self.contracts = contracts
+        self._pii_key = pii_key
+        self._protections: dict[str, Protection | None] = {}
         self._headers: dict[tuple[str, str], bytes] = {}
         self._readers: dict[int, _Reader] = {}
 
     def encode(self, topic: str, name: str, value: Mapping[str, Any], *, prove: bool = False) -> bytes:
-        """The value in wire format, under the packaged schema of `name`.
+        """The value in wire format, under the packaged schema of `name`, personal data masked or hashed.
 
         Args:
             topic: Where it will be written; with `name` it decides the subject.
@@ -80,9 +85,11 @@ class Codec:
 
         Raises:
             ContractError: No such record type, or the value does not fit it.
+            UsageError: It holds personal data to be hashed, and there is no key.
             RegistryUnreachable: The id is not cached and the registry does not answer.
         """
         contract = self.contracts.require(name)
+        value = self.protect(name, value)
         header = self._headers.get((topic, name))
         if header is None:
             header = HEADER.pack(MAGIC, self.registry.ensure(topic, contract))
@@ -97,8 +104,20 @@ class Codec:
             raise ContractError(f"the value does not fit {name}: {error}") from error
         return out.getvalue()
 
+    def protect(self, name: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The fields as `encode` writes them: the value itself where it holds no personal data as it is.
+
+        Raises:
+            ContractError: No such record type, or its tags are wrong.
+            UsageError: It holds personal data to be hashed, and there is no key.
+        """
+        if name not in self._protections:
+            self._protections[name] = protection_of(self.contracts.require(name))
+        protection = self._protections[name]
+        return value if protection is None else protection(value, self._pii_key)
+
     def decode(self, data: bytes | None) -> Decoded:
-        """The record that the bytes hold.
+        """The record that the bytes hold, personal data masked or hashed, whoever wrote them.
 
         Guaranteed: whatever the bytes, it ends soon, in memory of the order of their length. Not guaranteed: that
         corrupt bytes are noticed; Avro carries no checksum, and a changed digit is another digit.
@@ -124,6 +143,8 @@ class Codec:
             raise Undecodable(UndecodableReason.CORRUPT, f"not a {reader.name}: {error!r}") from error
         if body.tell() != len(data):
             raise Undecodable(UndecodableReason.TRAILING_BYTES, f"bytes after the end of {reader.name}")
+        if reader.protection is not None:
+            value = reader.protection.shown(value, self._pii_key)  # type: ignore[arg-type]
         return Decoded(reader.name, value, schema_id)  # type: ignore[arg-type]
 
     def knows(self, data: bytes | None) -> bool:
@@ -147,9 +168,10 @@ class Codec:
             raise Undecodable(UndecodableReason.NOT_AVRO, f"its schema cannot be used: {error.message}") from error
         name = str(writer["name"])
         contract = self.contracts.get(name)
+        protection = protection_of(Contract(name, (schema,)) if contract is None else contract)
         if contract is None or contract.fingerprint == avro_fingerprint(schema):
-            return _Reader(name, writer, None)
-        return _Reader(name, writer, contract.parsed)
+            return _Reader(name, writer, None, protection)
+        return _Reader(name, writer, contract.parsed, protection)
 
 
 def _prove(contract: Contract, value: Mapping[str, Any]) -> None:

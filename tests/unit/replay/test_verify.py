@@ -166,7 +166,7 @@ class Endless(MemoryLog):
         super().__init__()
         self._inner, self._topic, self._times = inner, topic, times
 
-    def read(self, span: object) -> Iterator[Record]:
+    def read(self, span: object, headers: bool = True) -> Iterator[Record]:
         (record,) = self._inner.read(self._inner.span(self._topic))
         for offset in range(self._times):
             yield replace(record, at=Coordinates(self._topic, 0, offset), value=bytes(record.value or b""))

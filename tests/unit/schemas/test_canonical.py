@@ -1,6 +1,7 @@
 """Canonical JSON: one text for a value, one value for a text, and a typed refusal of everything else."""
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from driftline.schemas import NotCanonical, canonical_json, content_hash, parse_json, to_json_data
+from driftline.schemas.canonical import parse_canonical, read_json, require_canonical
 
 SAFE_INTEGERS = st.integers(-(2**53) + 1, 2**53 - 1)
 FLOATS = st.floats(allow_nan=False, allow_infinity=False).filter(lambda x: not 2**53 <= abs(x) < 1e21)
@@ -87,6 +89,53 @@ def test_nesting_beyond_the_stack_is_refused_and_not_a_crash() -> None:
         parse_json("[" * 100_000 + "]" * 100_000)
     while value:  # Freed a level at a time: the interpreter's own release of it is recursive.
         value = value[0]
+
+
+DIGITS = st.text("0123456789", min_size=1, max_size=20)
+NUMBERS = st.builds(
+    "{}{}{}{}".format,
+    st.sampled_from(["", "-"]),
+    DIGITS.map(lambda digits: digits.lstrip("0") or "0"),
+    st.sampled_from(["", ".0", ".5"]) | DIGITS.map(".{}".format),
+    st.sampled_from(["", "e2", "E-7", "e400"]),
+)
+ODD = [
+    "NaN",
+    '{"a":1,"a":2}',
+    '{"a":1',
+    '"\\ud800"',
+    '"\\u0041"',
+    '"ü"',
+    "[1] ",
+    " 1",
+    "",
+    '{"a":[1,2.50]}',
+    "[[" * 60,
+]
+TEXTS = NUMBERS | st.sampled_from([*ODD, "[" * 60 + "]" * 60])
+
+
+def outcome(read: Callable[[str], Any], text: str) -> Any:
+    """What is read, told from what is equal to it, or which error is raised."""
+    try:
+        return repr(read(text))
+    except (ValueError, NotCanonical) as error:
+        return type(error), str(error)
+
+
+@given(TEXTS | JSON_DATA.map(json.dumps) | st.lists(NUMBERS, max_size=3).map(lambda found: f"[{', '.join(found)}]"))
+def test_what_is_parsed_as_canonical_is_what_is_parsed_and_proved_canonical(text: str) -> None:
+    def in_two_steps(text: str) -> Any:
+        value = parse_json(text)
+        require_canonical(value)
+        return value
+
+    assert outcome(parse_canonical, text) == outcome(in_two_steps, text)
+
+
+@given(TEXTS | JSON_DATA.map(json.dumps) | st.floats().map(json.dumps) | st.just("[" * 250 + "]" * 250))
+def test_what_was_written_is_read_as_python_reads_it(text: str) -> None:
+    assert outcome(read_json, text) == outcome(json.loads, text)
 
 
 @pytest.mark.parametrize("text", ['{"a":1,"a":2}', '{"x":{"a":1,"a":1}}', "NaN", "[Infinity]", "-Infinity", "", "{]"])

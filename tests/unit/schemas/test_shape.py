@@ -85,6 +85,12 @@ def test_what_json_schema_accepts_fits(contract: Contract, data: st.DataObject) 
     assert Draft202012Validator(shape.json_schema()).is_valid(value) == (shape.mismatches(value) == [])
 
 
+@given(contracts(), st.data())
+def test_what_fits_has_no_mismatch_and_what_does_not_has_one(contract: Contract, data: st.DataObject) -> None:
+    shape, value = Shape(contract), data.draw(mutated(contract))
+    assert shape._fits(value) == (not list(shape._check(contract.parsed, value, "")))
+
+
 def mutated(contract: Contract) -> st.SearchStrategy[Any]:
     """Values that fit, values that fit but for one field, and anything at all."""
     fits = values_of(contract)

@@ -12,6 +12,7 @@ from driftline.consumers.models.answers import CallFailed, causes
 from driftline.consumers.models.retry_after import retry_after_s
 from driftline.consumers.proposing import ProposerFailure
 from driftline.schemas import UsageError
+from driftline.schemas.secrets import remembered_secrets
 
 DETAIL_CHARACTERS_MAX = 240
 SECRET_OVERLAP_CHARACTERS = 6
@@ -29,12 +30,9 @@ _LACKS_KEY = re.compile(r"credentials|api.?key|client option must be set", re.IG
 
 
 def known_secrets() -> frozenset[str]:
-    """Values of the environment whose names speak of a secret."""
-    return frozenset(
-        value
-        for name, value in os.environ.items()
-        if _SECRET_NAME.search(name) and len(value) >= SECRET_OVERLAP_CHARACTERS
-    )
+    """Values of the environment whose names speak of a secret, and those that the settings hold."""
+    named = {value for name, value in os.environ.items() if _SECRET_NAME.search(name)}
+    return frozenset(value for value in named | remembered_secrets() if len(value) >= SECRET_OVERLAP_CHARACTERS)
 
 
 def safe_line(text: str, secrets: Collection[str]) -> str:
