@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,6 +26,20 @@ BUNDLED_SEGMENT = "segment.parquet"
 STEPS = 4
 
 
+class Story(StrEnum):
+    """Which example is played."""
+
+    RENEWALS = "renewals"
+    CONTRACTS = "contracts"
+
+
+class SpineName(StrEnum):
+    """On which spine the contracts run."""
+
+    EVENT_LOG = "event-log"
+    STATE_MACHINE = "state-machine"
+
+
 def demo(
     customers: Annotated[
         int | None,
@@ -33,12 +48,21 @@ def demo(
     telco: Annotated[
         Path | None, typer.Option(help="The IBM Telco Customer Churn CSV, in place of made-up customers.")
     ] = None,
+    story: Annotated[
+        Story, typer.Option(help="renewals: an upgrade and its verdict; contracts: 90 days of each customer.")
+    ] = Story.RENEWALS,
+    spine: Annotated[
+        SpineName, typer.Option(help="Of the story contracts: what the truth about a customer is.")
+    ] = SpineName.STATE_MACHINE,
 ) -> None:
     """Run the example app on a local Kafka, then replay its last week against a candidate model and prompt."""
     from driftline.console.common import say
     from driftline.console.local.errors import LocalServiceError
     from driftline.schemas import EnvironmentUnreachable
 
+    if story is Story.CONTRACTS:
+        _contracts(spine, customers, telco)
+        return
     events = _events(customers, telco)
     try:
         settings = _services()
@@ -58,6 +82,18 @@ def demo(
         "driftline show 'renewals.decisions[0]@0'",
         "driftline run --help",
     )
+
+
+def _contracts(spine: SpineName, customers: int | None, telco: Path | None) -> None:
+    """The other story: 90 days of each customer, on either spine."""
+    from driftline.console.common import require_app
+    from driftline.console.contracts_demo import APPS, contract_days, play
+
+    days = contract_days(customers, telco)
+    settings = _services()
+    app = require_app(APPS[spine], settings)
+    _reset(app, settings)
+    play(app, settings, days)
 
 
 def _events(customers: int | None, telco: Path | None) -> Sequence[Event]:

@@ -12,23 +12,23 @@ version                    differs from `sim/renewals` in
 `sim/renewals-reworded`    the wording of `rationale`, and nothing else
 `sim/renewals-noisier`     numbers stray twice as far and actions twice as often, both symmetric: means stay
 `sim/contracts`            (the incumbent of another app) follows the rules of its prompts; at outreach 3 % of offers
-                           and 4 % of the rest go to the neighbouring action; 8 % of discounts go to a neighbour, 4 %
-                           above the ceiling of the prompt, 20 % of risks to a neighbour; 1 % of offers merge contracts,
-                           5 % of those to whom it applies are of the ended product; 1 % are prose
+                           and 4 % of the rest go to the neighbouring action; 8 % of discounts go to a neighbour,
+                           4 % above the ceiling of the prompt, 20 % of risks to a neighbour; 1 % of offers merge
+                           contracts, 5 % to those whose product has ended are of that product; 1 % are prose
 `sim/contracts-inflated`   discounts of `Two year` contracts are 12 points higher, so that a share passes 30 %
 `sim/contracts-noisier`    numbers stray twice as far, and actions at outreach twice as often
 `sim/contracts-reworded`   the wording of `rationale`, and nothing else
 =========================  ===================================================================================
 
-Of `sim/contracts…` all versions are tempted alike to do what the state of a case does not allow. Of the cases that are
-settled (closed, expired, with a person), 8 % get an offer and 4 % are closed again; of the offers that were declined,
-25 % are followed by a second one; of those without a reply, 10 % are followed by a second one and 3 % are closed. Where
-the message says in `legal` which records are legal, it takes back 97 % of the proposals that are not.
+All versions of `sim/contracts…` are tempted alike to do what the state of a case does not allow. Of the cases that
+are settled (closed, expired, with a person), 8 % get an offer and 4 % are closed again; of the offers that were
+declined, 25 % are followed by a second one; of those without a reply, 10 % are followed by a second one and 3 % are
+closed. Where `legal` in the message says which records are legal, it takes back 97 % of the proposals that are not.
 
 What an answer depends on: the version, the `CallKey`, the renewal (or the task, event, row and what is legal) in the
-messages, the ceiling in the system prompt and the rejection at the end of the messages, if there is one. Randomness is f(version, call key) alone: two arms
-never share a draw, and the same call gets the same answer on every machine. The versions share all distributions
-but for the difference named above.
+messages, the ceiling in the system prompt and the rejection at the end of the messages, if there is one. Randomness
+is f(version, call key) alone: two arms never share a draw, and the same call gets the same answer on every machine.
+The versions of an app share all distributions but for the difference named above.
 
 After a rejection it mends the proposal with probability 0.9: it obeys `expected` of a policy violation, writes plain
 JSON where the last answer was none, and otherwise draws again; else it insists on its last answer.
