@@ -91,7 +91,7 @@ def named_commands() -> set[tuple[str, ...]]:
     texts = [README, (ROOT / "CHANGELOG.md").read_text(), *code]
     found = set()
     for text in texts:
-        for words in re.findall(r"(?:`|\$ |\| |Example: )driftline((?: [a-z]+)+)", text):
+        for words in re.findall(r"(?:`|\$ |\| |Example: )driftline((?: [a-z][a-z-]*)+)", text):
             found.add(tuple(words.split()))
     return found
 

@@ -15,10 +15,10 @@ EXIT_LEVELS = ("verdict", "action", "state")
 LEVELS = ("bytes", "canonical", "arguments", "action", "verdict", "state")
 
 # Shares of a level's e-value that its own statistic (signed, swap learner), soft rank and excess mismatch have where
-# there is a floor. A statistic with share w needs ln(1 / w) / growth more events than alone. None of the three is said
-# to be likelier than the others, so they share alike: a strong change of a rate pays ln 3, less than two discordant
-# events, and gets it back from the two others, which see it as well; small drifts are seen by soft rank and excess
-# alone, and a candidate that is sharper than the incumbent by the excess alone.
+# there is a floor. A statistic with share w needs ln(1 / w) / growth more events than alone. None of the three is
+# said to be likelier than the others, so they share alike: a strong change of a rate pays ln 3, less than two
+# discordant events, and gets it back from the two others, which see it as well; small drifts are seen by soft rank
+# and excess alone, and a candidate that is sharper than the incumbent by the excess alone.
 FLOOR_WEIGHTS = (1 / 3, 1 / 3, 1 / 3)
 
 
