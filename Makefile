@@ -33,9 +33,11 @@ up: $(INSTALLED) java ## Start the local Kafka and the schema registry
 down: $(INSTALLED) ## Stop both; their data stays
 	$(BIN)/driftline registry stop; $(BIN)/driftline kafka stop
 
-lock: ## Resolve the dependencies anew into requirements.lock (needs uv)
+lock: ## Resolve the dependencies anew into both requirements.lock (needs uv)
 	uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes --no-emit-index-url \
 	  --no-annotate --custom-compile-command "make lock" -o requirements.lock
+	uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url \
+	  --no-annotate --custom-compile-command "make lock" -c requirements.lock -o deploy/requirements.lock
 
 clean: ## Remove the environment and the caches; the data in .driftline stays
 	rm -rf $(VENV) dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,6 +1,6 @@
 """The faults campaign: real processes on a real Kafka, one fault a round, and every input decided exactly once.
 
-    python -m tests.faults.campaign [--rounds N] [--seed S] [--json FILE]
+    python -m tests.faults.campaign [--rounds N] [--seed S] [--rivals N] [--json FILE]
 
 Exits 1 on any violation, and when a control was not caught.
 """
@@ -25,6 +25,8 @@ from tests.faults.checker import Report, longest_gap
 from tests.faults.controls import Control, run_controls
 from tests.faults.faults import Fault, Scene, deal
 from tests.faults.load import Load, Raw
+from tests.faults.machine_checker import MachineReport
+from tests.faults.race import great_race
 from tests.faults.stand import Ground, Stand
 from tests.faults.tracing import Traced, hit_inside
 
@@ -37,6 +39,9 @@ FAULT_S_MAX = 1.0
 """Into the load at which the fault happens, at most."""
 SETTLE_S_MAX = 90.0
 """After a round; beyond every timeout of broker, client and runtime together."""
+RIVALS = 10_000
+"""Of the race for the rows of a state machine that follows the rounds."""
+RACE_FAULTS = 20
 MUTATED = 20
 """Records of which every byte is changed once."""
 
@@ -72,6 +77,9 @@ class Figures:
     """Faults that hit while a transaction was open."""
     calls_made: int = 0
     controls: Sequence[Control] = ()
+    race: MachineReport | None = None
+    """What came of the race; None where there was none."""
+    race_unsettled: str = ""
     seconds: float = 0.0
 
     @property
@@ -80,7 +88,9 @@ class Figures:
         broken = [str(violation) for violation in self.report.violations] if self.report else ["nothing was checked"]
         stuck = [f"round {r.number} ({r.fault}): not settled: {r.unsettled}" for r in self.rounds if r.unsettled]
         missed = [f"control not as expected: {c.name}" for c in self.controls if not c.as_expected]
-        return [*broken, *stuck, *missed]
+        raced = [str(violation) for violation in self.race.violations] if self.race else []
+        late = [f"the race: not settled: {self.race_unsettled}"] if self.race_unsettled else []
+        return [*broken, *stuck, *missed, *raced, *late]
 
 
 class Campaign:
@@ -168,8 +178,9 @@ def run(
     mutated: int = MUTATED,
     controls: bool = True,
     faults: Sequence[Fault] | None = None,
+    rivals: int = 0,
 ) -> Figures:
-    """The whole campaign in an empty folder, with its controls."""
+    """The whole campaign in an empty folder, with its controls and, where there are rivals, their race."""
     began = time.monotonic()
     with Ground(home) as ground:
         stand = Stand(ground, "campaign", random.Random(f"fleet/{seed}"))
@@ -181,6 +192,8 @@ def run(
             stand.close()
         if controls:
             figures.controls = run_controls(ground, seed)
+        if rivals:
+            figures.race_unsettled, figures.race = great_race(ground, rivals, RACE_FAULTS, seed, say)
         figures.seconds = time.monotonic() - began
         return figures
 
@@ -214,6 +227,12 @@ def table(figures: Figures) -> Table:
         ("longest gap between decisions in a round", f"{max(r.gap_s for r in figures.rounds):.1f} s"),
         *((f"control: {c.name}", f"caught: {'yes' if c.violations else 'no'}") for c in figures.controls),
     ]
+    if (race := figures.race) is not None:
+        rows += [
+            ("race: requests accepted / refused", f"{race.accepted} / {race.rejected}"),
+            ("race: timers that moved a row / void", f"{race.fired} / {race.void}"),
+            ("race: version of the row most raced for", race.versions_max),
+        ]
     for name, value in rows:
         made.add_row(name, str(value))
     return made
@@ -230,13 +249,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mutate", type=int, default=MUTATED, help="records of which every byte is changed once")
+    parser.add_argument(
+        "--rivals", type=int, default=RIVALS, help="who race for the rows of a state machine; 0: none"
+    )
     parser.add_argument("--only", default="", help="draw only faults whose name contains this")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args(arguments)
     console = Console()
     home = Path(tempfile.mkdtemp(prefix="driftline-faults-"))
     faults = [fault for fault in deal(given.seed, 50 * given.rounds) if given.only in fault.name][: given.rounds]
-    figures = run(home, given.rounds, given.seed, console.out, given.mutate, faults=faults)
+    figures = run(home, given.rounds, given.seed, console.out, given.mutate, faults=faults, rivals=given.rivals)
     if given.json:
         given.json.write_text(to_json(figures))
     console.print(table(figures))

@@ -140,7 +140,7 @@ def check(seen: LogSeen, streams: Collection[str], traced: Sequence[Traced] = ()
     repeated = [at for at, times in settled.items() if times > 1]
     unknown = [at for at in settled if at not in inputs and not (at in events and dead[at])]
     reordered = _reordered(seen.decisions)
-    visible = _aborted_visible(seen.committed, traced)
+    visible = aborted_visible(seen.committed, traced)
     found = {
         "lost": lost,
         "repeated": repeated,
@@ -166,7 +166,7 @@ def check(seen: LogSeen, streams: Collection[str], traced: Sequence[Traced] = ()
         aborted_visible=len(visible),
         calls_needed=sum(one.attempts for one in seen.decisions),
         longest_gap_s=longest_gap(one.decided_at for one in seen.decisions),
-        violations=[_violation(kind, where) for kind, where in found.items() if where],
+        violations=[violation(kind, where) for kind, where in found.items() if where],
     )
 
 
@@ -231,11 +231,11 @@ def _not_whole(dead: DeadSeen, events: Mapping[At, EventSeen]) -> bool:
     return source is None or source.digest != dead.digest
 
 
-def _aborted_visible(committed: Collection[Place], traced: Sequence[Traced]) -> list[Place]:
+def aborted_visible(committed: Collection[Place], traced: Sequence[Traced]) -> list[Place]:
     """Records that are read as committed though their writer has aborted them or never asked for their commit."""
     return [place for one in traced if one.must_be_invisible for place in one.placed if place in committed]
 
 
-def _violation(kind: str, where: Iterable[object]) -> Violation:
+def violation(kind: str, where: Iterable[object]) -> Violation:
     all_ = [str(place) for place in where]
     return Violation(kind, len(all_), all_[:SHOWN_MAX])

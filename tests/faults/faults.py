@@ -13,7 +13,7 @@ from tests.faults import tracing
 from tests.faults.load import Raw
 from tests.faults.proxy import ADD_OFFSETS, END_TXN, NAMES, PRODUCE, TXN_OFFSET_COMMIT, Rule
 from tests.faults.stand import POLL_INTERVAL_MS_MAX, SESSION_TIMEOUT_MS, SOCKET_TIMEOUT_MS, Stand
-from tests.faults.worker import ANSWERED
+from tests.faults.worker import ANSWERED, RESTORING, client_id
 
 GUEST_SLOT = 7
 """Of a worker that joins and leaves; nobody starts it again."""
@@ -24,6 +24,8 @@ LONG_HOLD_S = SOCKET_TIMEOUT_MS / 1000 * 0.6
 PAST_S = SOCKET_TIMEOUT_MS / 1000 + 1.0
 LATE_S = 15.0
 """At most; the next transaction of the same id releases it."""
+RESTART_S_MAX = 15.0
+"""Until a worker that was started has its partitions back."""
 LOOK_S = 0.02
 
 
@@ -36,6 +38,14 @@ class Scene:
     chance: random.Random
     marks: list[float] = field(default_factory=list)
     """Moments at which a fault hit all workers, seconds since 1970."""
+
+    missed: list[str] = field(default_factory=list)
+    """What was to happen and did not in time."""
+
+    def expect(self, what: str, condition: Callable[[], bool], timeout_s: float) -> None:
+        """Wait until the condition holds, and note where it does not."""
+        if not self.wait(condition, timeout_s):
+            self.missed.append(what)
 
     def mark(self) -> None:
         """Note that the fault hits now."""
@@ -122,6 +132,46 @@ def freeze_and_replace(scene: Scene) -> None:
     scene.stand.fleet.spawn(worker.slot)
     time.sleep(scene.chance.uniform(2.0, 4.0))
     worker.signal(signal.SIGCONT)
+
+
+def isolate(seconds: float) -> Callable[[Scene], None]:
+    """The network of a worker falls apart and heals: meanwhile another owns its partitions, and it does not know."""
+
+    def happen(scene: Scene) -> None:
+        worker, proxy = scene.stand.fleet.any(), scene.stand.ground.proxy
+        scene.mark()
+        proxy.isolate(client_id(worker.slot))
+        time.sleep(seconds)
+        proxy.heal(client_id(worker.slot))
+
+    return happen
+
+
+def die_restoring(scene: Scene) -> None:
+    """A worker is killed, and so is its successor, while it restores the rows."""
+    fleet, victim = scene.stand.fleet, scene.stand.fleet.any()
+    victim.signal(signal.SIGKILL)
+    scene.wait(lambda: not victim.alive, CAUGHT_S_MAX)
+    scene.wait(lambda: any(worker.slot == victim.slot for worker in fleet.alive()), CAUGHT_S_MAX)
+    successors = [worker for worker in fleet.alive() if worker.slot == victim.slot]
+    for worker in successors:
+        worker.tell(f"die {RESTORING}")
+    scene.expect("death while restoring", lambda: not any(worker.alive for worker in successors), RESTART_S_MAX)
+    for worker in successors:
+        worker.tell("die never")
+
+
+def restore_over_open(scene: Scene) -> None:
+    """A worker dies with a transaction open that nobody takes over; who gets its partitions restores across it."""
+    fleet = scene.stand.fleet
+    worker = fleet.any()
+    fleet.drop_slot(worker.slot)
+    worker.tell(f"die {tracing.COMMIT}")
+    scene.expect("death before commit", lambda: not worker.alive, CAUGHT_S_MAX)
+    scene.mark()
+    time.sleep(SESSION_TIMEOUT_MS / 1000 + 2.0)
+    worker.tell("die never")
+    fleet.add_slot(worker.slot)
 
 
 def same_slot(scene: Scene) -> None:
@@ -241,6 +291,10 @@ FAULTS: Sequence[Fault] = (
     Fault("SIGSTOP 1 s", 3, freeze(1.0)),
     Fault("SIGSTOP past the session", 2, freeze(SESSION_TIMEOUT_MS / 1000 + 1.5)),
     Fault("SIGSTOP and a successor", 3, freeze_and_replace),
+    Fault("network apart 2 s", 3, isolate(2.0)),
+    Fault("network apart past the session", 3, isolate(SESSION_TIMEOUT_MS / 1000 + 2.0)),
+    Fault("death while restoring", 4, die_restoring),
+    Fault("restore over an open transaction", 2, restore_over_open),
     Fault("two in one slot", 5, same_slot),
     Fault("a guest", 4, guest),
     Fault("rebalance storm", 2, storm),

@@ -75,6 +75,7 @@ class Proxy:
         self._rules: list[Rule] = []
         self._held: list[Rule] = []
         self._connections: set[asyncio.StreamWriter] = set()
+        self._isolated: dict[str, asyncio.Event] = {}
         self._server: asyncio.Server | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -101,6 +102,14 @@ class Proxy:
     def release(self, rule: Rule) -> None:
         """Let what the rule holds go on at once; if it has caught nothing, forget the rule."""
         self._loop.call_soon_threadsafe(self._forget, rule)
+
+    def isolate(self, client_id: str) -> None:
+        """Let nothing pass from or to a client any more, as when the network falls apart; `heal` lets it go on."""
+        self._loop.call_soon_threadsafe(lambda: self._isolated.setdefault(client_id, asyncio.Event()))
+
+    def heal(self, client_id: str) -> None:
+        """What was held is delivered, late, and what comes passes."""
+        self._loop.call_soon_threadsafe(lambda: self._isolated.pop(client_id, asyncio.Event()).set())
 
     def cut_all(self) -> None:
         """Close every client's connection."""
@@ -156,6 +165,11 @@ class Proxy:
                 self._held.append(rule)
         return rule
 
+    async def reachable(self, client_id: str) -> None:
+        """Return once the network of a client is whole."""
+        while (isolated := self._isolated.get(client_id)) is not None:
+            await isolated.wait()
+
     def passed(self, api_key: int, owner: str) -> None:
         """Release what waits for a request of this kind."""
         for rule in [one for one in self._held if one.until == api_key and one.owner == owner]:
@@ -177,6 +191,7 @@ class _Connection:
         self._proxy = proxy
         self._client, self._to_client = client, to_client
         self._broker, self._to_broker = broker, to_broker
+        self._client_id = ""
         self._waiting: deque[Rule | None] = deque()
         """What becomes of the answers to the requests under way, in order."""
 
@@ -198,6 +213,8 @@ class _Connection:
         while True:
             frame = await _frame(self._client)
             api_key, version = _HEAD.unpack_from(frame, _LENGTH.size)
+            self._client_id = _string(frame, _HEADER_BYTES)[0]
+            await self._proxy.reachable(self._client_id)
             self._proxy.seen[api_key, version] += 1
             owner = transactional_id(frame)
             rule = self._proxy.match(api_key, owner)
@@ -215,6 +232,7 @@ class _Connection:
         try:
             while True:
                 frame = await _frame(self._broker)
+                await self._proxy.reachable(self._client_id)
                 rule = self._waiting.popleft() if self._waiting else None
                 if rule is not None:
                     await _hold(rule)

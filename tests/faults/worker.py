@@ -13,7 +13,7 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 
 from tests.faults import tracing
 from tests.faults.clients import AtLeastOnceProducer, Doom, RememberedConsumer, TracedProducer
+from tests.faults.desk import ILLEGAL, OFFER, make_desk
 from tests.faults.tracing import Trace
 
 from driftline.consumers import Answer, App, ProposalRequest
@@ -28,16 +29,18 @@ from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.runtime import Runtime
 from driftline.examples.renewals.app import OUTCOMES
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import Settings, clients
+from driftline.log import Record, Settings, clients
 from driftline.schemas import DriftlineError
 
-EXACTLY_ONCE, AT_LEAST_ONCE = "exactly-once", "at-least-once"
+EXACTLY_ONCE, AT_LEAST_ONCE, STATE_MACHINE = "exactly-once", "at-least-once", "state-machine"
 EXIT_ERROR = 3
 """The runtime gave up; it is started again."""
 EXIT_ORPHANED = 4
 """Whoever started the worker is gone."""
 ANSWERED = "answer"
 """A point to die at: the model has answered, and nobody knows."""
+RESTORING = "restoring"
+"""A point to die at: some rows of a partition are read, others not yet."""
 
 RENEWED = json.dumps({"type": OUTCOMES[0], "payload": {"term_months": 12, "rationale": "as it stands"}})
 TOO_GENEROUS = json.dumps({"type": OUTCOMES[1], "payload": {"discount_pct": 90, "rationale": "a good customer"}})
@@ -71,9 +74,19 @@ class Orders:
         return json.dumps(asdict(self))
 
 
+def client_id(slot: int) -> str:
+    """Under which a slot's clients are known to the proxy."""
+    return f"worker-{slot}"
+
+
 def make_app(name: str, mode: str = EXACTLY_ONCE) -> App:
-    """The renewals under another name; without rows where the runtime would notice by them that it repeats itself."""
-    return replace(renewals, name=name, fold=renewals.fold if mode == EXACTLY_ONCE else None)
+    """The renewals under another name; without rows where the runtime would notice by them that it repeats itself.
+
+    On the state-machine spine it is the desk.
+    """
+    if mode == STATE_MACHINE:
+        return make_desk(name)
+    return replace(renewals, name=name, fold=None if mode == AT_LEAST_ONCE else renewals.fold)
 
 
 class Model:
@@ -86,6 +99,10 @@ class Model:
         self._trace = trace
         self._doom = doom
         self._hangs: list[float] = []
+        on_machine = orders.mode == STATE_MACHINE
+        self._good: str
+        self._bad: Sequence[str]
+        self._good, self._bad = (OFFER, (*GARBAGE, ILLEGAL)) if on_machine else (RENEWED, GARBAGE)
 
     def hang(self, seconds: float, calls: int) -> None:
         """The next calls take so long."""
@@ -99,7 +116,7 @@ class Model:
         drawn = self._chance.expovariate(1 / mean) if mean else 0.0
         await asyncio.sleep(self._hangs.pop() if self._hangs else min(drawn, 4 * mean))
         self._doom.come_to(ANSWERED)
-        return Answer(self._chance.choice(GARBAGE) if self._chance.random() < self.garbage else RENEWED)
+        return Answer(self._chance.choice(self._bad) if self._chance.random() < self.garbage else self._good)
 
 
 class Ears:
@@ -133,12 +150,20 @@ class Ears:
 
 def substitute(mode: str, trace: Trace, doom: Doom) -> None:
     """Let driftline make these producers where it makes librdkafka's."""
-    kind = TracedProducer if mode == EXACTLY_ONCE else AtLeastOnceProducer
+    kind = AtLeastOnceProducer if mode == AT_LEAST_ONCE else TracedProducer
 
     def make(conf: dict[str, Any], **options: Any) -> Any:
         return kind(conf, trace, doom, **options)
 
     setattr(clients, "Producer", make)  # noqa: B010  # the type checker knows it as a class of an untyped module
+    beating = RowRestorer._beating
+
+    def restoring(restorer: RowRestorer, records: Iterable[Record]) -> Iterator[Record]:
+        for record in beating(restorer, records):
+            yield record
+            doom.come_to(RESTORING)
+
+    setattr(RowRestorer, "_beating", restoring)  # noqa: B010
     if mode == AT_LEAST_ONCE:
         setattr(clients, "Consumer", RememberedConsumer)  # noqa: B010
         # Decisions ahead of the position stop the runtime before it repeats itself; here it is to repeat itself.
@@ -152,7 +177,8 @@ def main(orders: Orders) -> int:
     model = Model(orders, trace, doom)
     ears = Ears(model, doom)
     threading.Thread(target=ears.listen, daemon=True).start()
-    settings = Settings(bootstrap_servers=orders.bootstrap, registry_url=orders.registry, kafka=orders.kafka)
+    kafka = {**orders.kafka, "client.id": client_id(orders.slot)}
+    settings = Settings(bootstrap_servers=orders.bootstrap, registry_url=orders.registry, kafka=kafka)
     app = make_app(orders.app, orders.mode)
     try:
         Runtime(app, settings, model, lambda: datetime.now(UTC), orders.slot, orders.seed).run(

@@ -441,3 +441,15 @@ def test_ctrl_c_ends_a_shadow_with_its_verdict_so_far(workplace: Path) -> None:
     report = json.loads(stdout)
     assert (report["mode"], report["stopped_because"], report["verdict"]) == ("shadow", "interrupted", "inconclusive")
     assert report["paid_calls"] > 0
+
+
+def test_a_shadow_is_diagnosed_as_any_run_is(workplace: Path) -> None:
+    command = [sys.executable, "-c", COMMAND]
+    follow = ["replay", "--app", NAME, "--json", *MODES["shadow"]]
+    followed = subprocess.run([*command, *follow], capture_output=True, text=True, timeout=120, check=False)
+    assert followed.returncode == 1, followed.stderr
+    run_id = json.loads(followed.stdout)["run_id"]
+    asked = [*command, "diagnose", run_id, "--json", "--alpha", "0.2"]
+    diagnosed = subprocess.run(asked, capture_output=True, text=True, timeout=120, check=False)
+    assert diagnosed.returncode in {1, 4}, diagnosed.stderr
+    assert json.loads(diagnosed.stdout)["run_id"] == run_id

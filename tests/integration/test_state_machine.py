@@ -13,14 +13,17 @@ from typing import Any
 import pytest
 
 from driftline.consumers import Answer, App, Boundary, Fold, Machine, Prompt, ProposalRequest, Timer, Transition
+from driftline.consumers.control import make_setting, write_setting
 from driftline.consumers.cutting_over import CutOver, rows_hash
 from driftline.consumers.prepare import prepare
+from driftline.consumers.rebuilding import Rebuilder
 from driftline.consumers.rows import Row, Rows
 from driftline.consumers.runtime import Runtime
-from driftline.log import KafkaReader, Settings, to_event
+from driftline.log import GroupConsumer, KafkaReader, Settings, TransactionalWriter, to_event
 from driftline.producers import Publisher
 from driftline.producers.ticking import Ticker
 from driftline.schemas import Codec, Event, Registry, UsageError
+from driftline.schemas.control import SpineCut
 from driftline.schemas.names import (
     TIMER_FIRED,
     TRANSITION_ACCEPTED,
@@ -192,3 +195,85 @@ def test_what_the_event_log_committed_and_did_not_read_must_be_read_before_the_c
     )
     with pytest.raises(UsageError, match="is not read yet"):
         cut_over(machine, cluster).run("mara", NOON)
+
+
+def test_rows_of_an_earlier_version_are_upgraded_keep_their_version_and_are_raced_for_as_before(
+    cluster: Settings, machine: App
+) -> None:
+    ask(machine, cluster, 4)
+    run(machine, cluster)
+    fold = Fold(lambda row, event: {**row, "noted": row["noted"] + 1}, "2", {"1/1": lambda row: {**row, "noted": 0}})
+    newer = replace(machine, fold=fold)
+    publish(newer, cluster, *(request("bump", f"w{number}", 2, "mara") for number in range(2)))
+    run(newer, cluster)
+    run(newer, cluster)
+    found = {key: (row.version, row.fold_version, row.data.get("noted")) for key, row in rows(newer, cluster).items()}
+    assert found[b"w0"] == found[b"w1"] == (3, "1/2", 1)
+    assert found[b"w2"] == found[b"w3"] == (2, "1/1", None), "what nothing moved stays as it was written"
+
+
+def test_rows_that_are_the_truth_are_not_rebuilt_by_either_app(
+    cluster: Settings, event_log: App, machine: App
+) -> None:
+    ask(machine, cluster, 1)
+    run(machine, cluster)
+    before = rows(machine, cluster)
+    for app in (machine, event_log):
+        with pytest.raises(UsageError, match="its rows are the truth"):
+            Rebuilder(app, cluster, codec_of(app, cluster))
+    assert rows(machine, cluster) == before
+
+
+def test_an_event_log_that_only_folds_is_an_event_log_too(cluster: Settings, event_log: App) -> None:
+    folding = replace(event_log, boundaries=[])
+    ask(folding, cluster, 1)
+    run(folding, cluster)
+    with pytest.raises(UsageError, match="is an event log"):
+        run(replace(folding, spine="state-machine", machine=MACHINE), cluster)
+    run(folding, cluster)
+
+
+def test_an_app_of_the_event_log_stops_when_its_log_is_cut_over_beneath_it(cluster: Settings, event_log: App) -> None:
+    ask(event_log, cluster)
+    runtime = Runtime(event_log, cluster, Offering(), lambda: NOON)
+
+    def cut(summary: object) -> None:
+        setting = make_setting(SpineCut(spine="state-machine", rows_version="1/1", offsets={}), "", "mara", NOON)
+        write_setting(setting, event_log.topics, cluster, codec_of(event_log, cluster), "cut")
+
+    with pytest.raises(UsageError, match="is on the state-machine spine"):
+        runtime.run(on_commit=cut)
+
+
+class Overtaken(CutOver):
+    """A cut-over that a process of the app overtakes at the last moment."""
+
+    member: GroupConsumer | None = None
+
+    def _switch(self, writer: TransactionalWriter, *more: Any) -> None:
+        if self.member is None:
+            self.member = GroupConsumer(self._settings, self._app.group, self._app.topics.events)
+            self.member.open(lambda standing: None, lambda partitions: None)
+            while not self.member.owned:
+                self.member.poll(1, 0.1)
+        super()._switch(writer, *more)
+
+
+def test_a_process_that_comes_in_the_midst_of_a_cut_over_makes_it_take_the_switch_back(
+    cluster: Settings, event_log: App, machine: App
+) -> None:
+    ask(event_log, cluster, 4)
+    run(event_log, cluster)
+    before = {key: row.data for key, row in rows(event_log, cluster).items()}
+    overtaken = Overtaken(machine, cluster, codec_of(machine, cluster))
+    with pytest.raises(UsageError, match="processes of"):
+        overtaken.run("mara", NOON)
+    assert overtaken.done() is None
+    assert overtaken.member is not None
+    overtaken.member.close()
+    ask(event_log, cluster, 4)
+    run(event_log, cluster)
+    after = {key: row.data for key, row in rows(event_log, cluster).items()}
+    assert {key: data["seen"] for key, data in after.items()} == {
+        key: data["seen"] + 2 for key, data in before.items()
+    }

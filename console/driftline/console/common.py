@@ -22,7 +22,7 @@ from driftline.log import ARTIFACTS, AppTopics, KafkaReader, Settings, TopicAdmi
 from driftline.replay.segment import Segment, Selection
 from driftline.replay.segment_file import open_segment_file, read_segment_file
 from driftline.replay.subject import AppSubject, RecordedSubject, Subject
-from driftline.schemas import Codec, Contracts, Registry, UnknownApp, UsageError
+from driftline.schemas import Codec, Contracts, UnknownApp, UsageError
 
 SPEC_KIND = "verifier_spec"
 
@@ -93,7 +93,7 @@ class Log:
     @cached_property
     def codec(self) -> Codec:
         """Encodes and decodes."""
-        return Codec(Registry(self.settings.require_registry()), self.contracts)
+        return self.settings.codec(self.contracts)
 
     @cached_property
     def artifacts(self) -> dict[str, Artifact]:

@@ -38,10 +38,11 @@ def diagnose(
     model, 1 candidate, 2 usage, 3 unreachable, 4 unknown. The same command goes on where it stopped.
     """
     from driftline.console.common import out, say
-    from driftline.console.diagnose_run import FILE, DiagnosisRequest, run_diagnosis
+    from driftline.console.diagnose_run import FILE, TOO_SMALL, DiagnosisRequest, run_diagnosis
     from driftline.log import load_settings
+    from driftline.replay.failing import require_compared
     from driftline.replay.result import Limits
-    from driftline.replay.stored import find_run, read_run
+    from driftline.replay.stored import find_run, read_report
 
     database = find_run(load_settings().home / "runs", run)
     limits = Limits(
@@ -51,14 +52,16 @@ def diagnose(
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
     )
-    report = read_run(database, flips_max=0).report
+    report = read_report(database)
+    require_compared(report)
     request = DiagnosisRequest(database, report, limits, alpha, delta, repeats, allow_unpriced)
     result, data = run_diagnosis(request)
     if as_json:
         out.print_json(data=data)
     else:
         _print(data)
-        say(f"written: {database.parent / FILE}")
+        lies = "written" if result.stopped_because != TOO_SMALL else "an earlier one stays where there is one"
+        say(f"{lies}: {database.parent / FILE}")
     raise typer.Exit(result.exit_code)
 
 
@@ -69,7 +72,8 @@ def _print(data: Mapping[str, Any]) -> None:
     out.print(data["conclusion"].upper(), style=STYLES[data["conclusion"]], end="")
     say(f"  {data['baseline']} → {data['candidate']}, run {data['run_id']}")
     say(f"  {data['reason']}")
-    say(f"  {data['batch']} decisions failed that the baseline passes; {_asked(data)}")
+    decisions = "1 decision" if data["batch"] == 1 else f"{data['batch']} decisions"
+    say(f"  {decisions} failed that the baseline passes; {_asked(data)}")
     after = f" after {data['alarm_after']} decisions" if data["alarm_after"] else ""
     say(f"  evidence e = {e_text(data['e_value'])} (alarm at {1 / data['alpha']:.0f}){after}")
     say(f"  cause: {data['cause']['name']}: {data['cause']['reason']}")
@@ -88,7 +92,8 @@ def _asked(data: Mapping[str, Any]) -> str:
         return "none was asked again"
     times = "once" if data["repeats"] == 1 else f"{data['repeats']} times"
     few = "; so few that the alarm speaks of them alone" if data["by_repeat"] else ""
-    return f"{data['events']} of them were asked afresh, {times} under each arm{few}"
+    were = "was" if data["events"] == 1 else "were"
+    return f"{data['events']} of them {were} asked afresh, {times} under each arm{few}"
 
 
 def _arms(data: Mapping[str, Any]) -> Table:

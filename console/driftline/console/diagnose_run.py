@@ -28,6 +28,8 @@ from driftline.replay.spending import Spending
 
 FILE = "diagnosis.json"
 """In the folder of the run."""
+TOO_SMALL = "too_small"
+"""Nothing was asked."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class DiagnosisRequest:
 
 def run_diagnosis(request: DiagnosisRequest) -> tuple[DiagnosisResult, Mapping[str, Any]]:
     """Find the failing batch, ask it afresh, write `diagnosis.json` beside the run; the result and its data.
+
+    One that asked nothing does not take the place of one that did.
 
     Raises:
         UsageError: The run does not say what it was asked, its decisions are gone, or a price is unknown.
@@ -75,7 +79,8 @@ def run_diagnosis(request: DiagnosisRequest) -> tuple[DiagnosisResult, Mapping[s
     result = _ask_all(asked, opened)
     arms = {name: request.report[name] for name in ("app", "baseline", "candidate")}
     data = {**arms, "alpha": limits.alpha, "delta": limits.delta, **diagnosis_data(result)}
-    write_json(folder / FILE, data)
+    if result.stopped_because != TOO_SMALL or not (folder / FILE).exists():
+        write_json(folder / FILE, data)
     return result, data
 
 

@@ -14,10 +14,12 @@ from driftline.console import (
     compare_command,
     control_commands,
     diagnose_command,
+    doctor_command,
     effect_command,
     exporter_command,
     import_command,
     log_commands,
+    nightly_command,
     publish_commands,
     reliability_command,
     replay_command,
@@ -61,7 +63,9 @@ app.command("approve", epilog=spine_commands.APPROVE_EXAMPLE)(spine_commands.app
 app.command("reject", epilog=spine_commands.REJECT_EXAMPLE)(spine_commands.reject)
 app.command("tick", epilog=spine_commands.TICK_EXAMPLE)(spine_commands.tick)
 app.command("replay", epilog=replay_command.EXAMPLE)(replay_command.replay)
+app.command("nightly", epilog=nightly_command.EXAMPLE)(nightly_command.nightly)
 app.command("compare", epilog=compare_command.EXAMPLE)(compare_command.compare)
+app.command("doctor", epilog=doctor_command.EXAMPLE)(doctor_command.doctor)
 app.command("diagnose", epilog=diagnose_command.EXAMPLE)(diagnose_command.diagnose)
 app.command("reliability", epilog=reliability_command.EXAMPLE)(reliability_command.reliability)
 app.command("report", epilog=report_command.EXAMPLE)(report_command.report)

@@ -76,9 +76,9 @@ def _cost(told: Mapping[str, Any]) -> list[str]:
         asked = f"of them {told['incumbent_calls']} of {told['incumbent']['model']}, the incumbent"
         lines.insert(1, f"{asked}, {told['incumbent']['runs']} a decision; its answers count for a day")
     if told["spread_calls"]:
-        lines.append(
-            f"then at most {told['spread_calls']} further calls in strata that are still open (--no-mmd: none)"
-        )
+        usd = "price unknown" if told["spread_usd"] is None else f"at most {_usd(told['spread_usd'])} more"
+        open_ = "further calls in strata that are still open (--no-mmd: none)"
+        lines.append(f"then at most {told['spread_calls']} {open_}: {usd}")
     if told["unpriced"]:
         lines.append(f"no price is known of {', '.join(told['unpriced'])}: needs --allow-unpriced")
     lines.append(f"prices: {told['price_map'] or 'none needed, recorded/ and sim/ cost nothing'}")

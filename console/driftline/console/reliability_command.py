@@ -57,15 +57,18 @@ def _repeated(
 ) -> Repeated:
     from driftline.consumers.verifier_spec import SpecJudge
     from driftline.log import load_settings
+    from driftline.replay.failing import require_compared
     from driftline.replay.reliable import repeated_in_recording, repeated_in_run
-    from driftline.replay.stored import find_run, read_run
+    from driftline.replay.stored import find_run, read_report
     from driftline.schemas import UsageError
 
     if file is None:
         if model or candidate or verifier:
             raise UsageError("--model, --candidate and --verifier are of a recording", "give it with --file")
         database = find_run(load_settings().home / "runs", run)
-        return repeated_in_run(database, read_run(database, flips_max=0).report)
+        report = read_report(database)
+        require_compared(report)
+        return repeated_in_run(database, report)
     if run is not None or model is None or verifier is None:
         raise UsageError("a recording takes --model and --verifier, and no run", EXAMPLE)
     return repeated_in_recording(file, model, SpecJudge.from_file(verifier), candidate)

@@ -186,7 +186,9 @@ def _run_one(opened: Opened, request: ReplayRequest) -> ReplayDone:
 
 
 def _still_open(result: ForcedResult, request: ReplayRequest) -> str:
-    """What a run that ended undecided, and whose user set no budget, might still ask; empty where nothing."""
+    """What a run that ended undecided asked in its open strata, or might still ask; empty where nothing."""
+    if result.spread_calls:
+        return f"{result.spread_calls} of the calls were fresh answers, {CALLS_A_DECISION} a decision, in open strata"
     wanted = replace(request.limits, mmd=True)
     unasked = not result.spread_calls and request.limits.mmd is None
     if not result.open_strata or not unasked or spread_limits(wanted, request.candidate, request.incumbent) is None:

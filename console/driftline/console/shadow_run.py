@@ -35,6 +35,7 @@ from driftline.replay.plan import require_price, room_in_usd
 from driftline.replay.pricing import PriceMap
 from driftline.replay.report import EXIT_CODES, report_data
 from driftline.replay.result import ForcedResult
+from driftline.replay.run_request import write_request
 from driftline.replay.segment import Segment
 from driftline.replay.shadow import ShadowReplay
 from driftline.replay.spending import Spending
@@ -91,6 +92,7 @@ def run_shadow(request: ReplayRequest, follow_for: timedelta | None = None) -> R
     report["timings"] = timings(started, time.monotonic() - began, report.pop("from_ledger", result.from_ledger))
     row = run_row(report, arms.baseline, arms.candidate)
     database = write_store(load_settings().home / "runs" / result.run_id, result, row)
+    write_request(database.parent, request)
     alerts = publish(log, segment, arms, result, request.limits, "shadow")
     return ReplayDone(report, database, alerts)
 

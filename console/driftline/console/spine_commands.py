@@ -130,6 +130,7 @@ def _answer(app: App, settings: Settings, at: Coordinates, request_id: str, wait
     """Record name and data of the answer to a request; None where it does not come in time."""
     from driftline.console.common import Log
     from driftline.log import Span
+    from driftline.schemas import Undecodable
     from driftline.schemas.names import TRANSITION_ACCEPTED, TRANSITION_REJECTED
 
     log, begin = Log(settings, app.contracts), at.offset + 1
@@ -137,7 +138,10 @@ def _answer(app: App, settings: Settings, at: Coordinates, request_id: str, wait
     while monotonic_time.monotonic() < deadline:
         end = log.reader.span(at.topic).ranges[at.partition][1]
         for record in log.reader.read(Span(at.topic, {at.partition: (begin, end)})):
-            decoded = log.codec.decode(record.value)
+            try:
+                decoded = log.codec.decode(record.value)
+            except Undecodable:  # of somebody else
+                continue
             answers = decoded.name in (TRANSITION_ACCEPTED, TRANSITION_REJECTED)
             if answers and decoded.value["request_id"] == request_id:
                 return decoded.name, decoded.value

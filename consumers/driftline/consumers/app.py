@@ -16,6 +16,7 @@ from driftline.consumers.effectors import Effector, check_effectors
 from driftline.consumers.fold import Fold
 from driftline.consumers.machine import Machine
 from driftline.consumers.machine_rows import machine_fold
+from driftline.consumers.sources import RESERVED
 from driftline.schemas import Contracts, DriftlineError, UnknownApp, UsageError
 from driftline.schemas.names import CONTROL_SETTING, DECISION, ESCALATED, ROW, SPINE_RECORDS
 
@@ -38,8 +39,9 @@ class App:
         effectors: What it does in the outside world when its boundaries have committed something.
 
     Raises:
-        UsageError: Two boundaries on one event type or of one name, two effectors of one name, an effector that acts
-            on a record which no boundary commits, or a spine and a transition table that do not belong together.
+        UsageError: Two boundaries on one event type or of one name, or one named as the spine or a timer is, two
+            effectors of one name, an effector that acts on a record which no boundary commits, or a spine and a
+            transition table that do not belong together.
     """
 
     name: str
@@ -58,6 +60,9 @@ class App:
             twice = {value for value in values if values.count(value) > 1}
             if twice:
                 raise UsageError(f"app {self.name}: two boundaries with the {kind} {', '.join(sorted(twice))}")
+        for name in names:
+            if name.partition("/")[0] in RESERVED:
+                raise UsageError(f"app {self.name}: a boundary is named {name}", f"{', '.join(RESERVED)} are taken")
         check_effectors(self.name, self.boundaries, self.effectors)
         if (self.spine == "state-machine") != (self.machine is not None):
             raise UsageError(f"app {self.name}: the spine is {self.spine}", "give `machine` with state-machine alone")
@@ -67,9 +72,9 @@ class App:
         """How events become rows: the app's fold, on the state-machine spine with the machine around it."""
         if self.machine is None:
             return self.fold
-        inner = "" if self.fold is None else f"/{self.fold.version}"
+        inner = "" if self.fold is None else self.fold.version
         function = machine_fold(self.machine, None if self.fold is None else self.fold.function)
-        return Fold(function, f"{self.machine.version}{inner}", {} if self.fold is None else self.fold.upgrades)
+        return Fold(function, f"{self.machine.version}/{inner}", {} if self.fold is None else self.fold.upgrades)
 
     def require_machine(self) -> Machine:
         """The transition table.

@@ -11,16 +11,16 @@ from driftline.consumers.app import App
 from driftline.consumers.control import control_record, make_setting, read_controls
 from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Row, Rows, row_record
+from driftline.consumers.sources import is_own
 from driftline.consumers.spine import is_void
 from driftline.log import KafkaReader, Outgoing, Settings, Span, TopicAdmin, TransactionalWriter, Unfinished, to_event
 from driftline.log.group import group_standing
 from driftline.schemas import Codec, Undecodable, UsageError
-from driftline.schemas.control import SpineCut
+from driftline.schemas.control import EVENT_LOG, STATE_MACHINE, SpineCut
 from driftline.schemas.ids import derive_id
 from driftline.schemas.names import CLOCK_TICKED
 
 RECORDS_A_TRANSACTION = 1_000
-STATE_MACHINE = "state-machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,16 @@ class SeededPartition:
     """The rows that a partition of the log makes on the state machine."""
 
     partition: int
-    offset: int
-    """First offset that is not in them."""
+    standing: Unfinished
+    """What of the partition is in them: what the group has finished."""
     rows: Rows
     times_ms: Mapping[bytes, int]
     """Event time of the last event of each, milliseconds."""
+
+    @property
+    def offset(self) -> int:
+        """First offset that is not in them."""
+        return self.standing.base
 
     @property
     def hash(self) -> str:
@@ -80,7 +85,7 @@ class CutOver:
         """The rows of each partition, as of what the group has finished; nothing is written.
 
         Raises:
-            UsageError: The app still runs, or has committed what it has not read yet.
+            UsageError: The app still runs, has committed what it has not read yet, or its position was lost or reset.
             EnvironmentUnreachable: A broker or the registry does not answer.
         """
         self._require_stopped()
@@ -95,10 +100,13 @@ class CutOver:
         """Switch, exactly once: a log that was cut over stays as it is, and is told as it was.
 
         1. build the rows; 2. write those that the state topic has otherwise; 3. write the switch, alone in its
-        transaction. Interrupted before the third, the log is an event log still, whose rows are a cache.
+        transaction; 4. look whether a process of the app has come meanwhile, and take the switch back if so. Whoever
+        comes later sees the switch: a process looks for it once it is in the group. Interrupted before the third,
+        the log is an event log still, whose rows are a cache; before the fourth, saying it again tells that it is
+        done, and a process of the event log that had come meanwhile has stopped when it saw the switch.
 
         Raises:
-            UsageError: As `seed`, or the app was decided on meanwhile.
+            UsageError: As `seed`, or a process of the app came meanwhile.
             EnvironmentUnreachable: A broker or the registry does not answer; doing it again goes on.
         """
         done = self.done()
@@ -116,15 +124,30 @@ class CutOver:
                 offsets={str(one.partition): one.offset for one in seeded},
                 rows_hash=rows_hash(seeded),
             )
-            setting = make_setting(cut, "cut over from the event log", by, now)
-            id_ = derive_id(self._app.name, "cut-over", cut.rows_hash)
-            writer.commit([control_record(setting, self._app.topics, self._codec, id_)])
+            self._switch(writer, cut, "cut over from the event log", by, now)
+            self._confirm(writer, seeded, cut, by, now)
         finally:
             writer.close()
         return cut
 
+    def _switch(self, writer: TransactionalWriter, cut: SpineCut, reason: str, by: str, now: datetime) -> None:
+        setting = make_setting(cut, reason, by, now)
+        id_ = derive_id(self._app.name, "cut-over", cut.spine, cut.rows_hash)
+        writer.commit([control_record(setting, self._app.topics, self._codec, id_)])
+
+    def _confirm(
+        self, writer: TransactionalWriter, seeded: list[SeededPartition], cut: SpineCut, by: str, now: datetime
+    ) -> None:
+        try:
+            self._require_unmoved(seeded)
+        except UsageError:
+            back = cut.model_copy(update={"spine": EVENT_LOG})
+            self._switch(writer, back, "the app was started meanwhile", by, now)
+            raise
+
     def _seed(self, partition: int) -> SeededPartition:
         standing = self._standing(partition)
+        self._restorer.checked(partition, standing)
         self._require_read(partition, standing)
         rows, times_ms = Rows(self._app.row_fold), {}
         dead = self._restorer.dead(partition)
@@ -136,7 +159,7 @@ class CutOver:
             if event.record != CLOCK_TICKED and not is_void(rows.get(key), event):
                 rows.keep(key, rows.fold(key, event, record.at.offset))
                 times_ms[key] = record.timestamp_ms
-        return SeededPartition(partition, standing.end, rows, times_ms)
+        return SeededPartition(partition, standing, rows, times_ms)
 
     def _write(self, writer: TransactionalWriter, seeded: SeededPartition) -> None:
         there = dict(self.stored(seeded.partition).items())
@@ -165,7 +188,6 @@ class CutOver:
 
     def _require_read(self, partition: int, standing: Unfinished) -> None:
         """What the event log committed and did not fold yet, the state machine would take for folded."""
-        own = {f"driftline:{self._app.name}/{boundary.name}" for boundary in self._app.boundaries}
         low, high = self._reader.span(self._app.topics.events).ranges[partition]
         for record in self._reader.read(Span(self._app.topics.events, {partition: (max(low, standing.base), high)})):
             if standing.is_finished(record.at.offset):
@@ -174,7 +196,7 @@ class CutOver:
                 event = to_event(record, self._codec)
             except Undecodable:
                 continue
-            if event.source in own:
+            if is_own(self._app.name, event.source) and event.record != CLOCK_TICKED:
                 raise UsageError(
                     f"{record.at} was committed by {event.source} and is not read yet",
                     f"let the app read to its end first: driftline run {self._app.name} --until-end",
@@ -183,7 +205,7 @@ class CutOver:
     def _require_unmoved(self, seeded: list[SeededPartition]) -> None:
         self._require_stopped()
         for one in seeded:
-            if self._standing(one.partition).end != one.offset:
+            if self._standing(one.partition) != one.standing:
                 what = f"{self._app.topics.events}[{one.partition}] was decided on meanwhile"
                 raise UsageError(what, "stop the app and cut over again")
 
@@ -193,30 +215,41 @@ def rows_hash(seeded: list[SeededPartition]) -> str:
     return blake2b("".join(one.hash for one in seeded).encode(), digest_size=16).hexdigest()
 
 
-def require_spine(app: App, cut: SpineCut | None, decided: bool) -> SpineCut | None:
+def require_spine(app: App, cut: SpineCut | None, used: bool) -> SpineCut | None:
     """Prove that an app's spine is its log's; the switch to be written where this is the log's first start.
 
     Args:
         app: What is about to run.
         cut: What the control topic says.
-        decided: Whether anything was decided on the log.
+        used: Whether anything was decided on the log, or rows were written.
 
     Raises:
         UsageError: The log has the other spine.
     """
-    on_machine = cut is not None and cut.spine == STATE_MACHINE
-    if app.machine is None and on_machine:
+    require_same_spine(app, cut)
+    if app.machine is None or cut is not None:
+        return None
+    if used:
+        require_same_spine(app, SpineCut(spine=EVENT_LOG, rows_version="", offsets={}))
+    return SpineCut(spine=STATE_MACHINE, rows_version=_version(app), offsets={})
+
+
+def require_same_spine(app: App, cut: SpineCut | None) -> None:
+    """Prove that what the control topic says of a log's spine, if anything, is what an app has.
+
+    Raises:
+        UsageError: It is the other one.
+    """
+    if cut is None or cut.spine == app.spine:
+        return
+    if app.machine is None:
         raise UsageError(
-            f"the log of {app.name} is on the state-machine spine since {cut.offsets if cut else ''}",
+            f"the log of {app.name} is on the state-machine spine since {cut.offsets}",
             "run the app with spine='state-machine' and its transition table",
         )
-    if app.machine is None or on_machine:
-        return None
-    if decided:
-        raise UsageError(
-            f"the log of {app.name} is an event log", f"`driftline migrate cut-over {app.name}` moves it over"
-        )
-    return SpineCut(spine=STATE_MACHINE, rows_version=_version(app), offsets={})
+    raise UsageError(
+        f"the log of {app.name} is an event log", f"`driftline migrate cut-over {app.name}` moves it over"
+    )
 
 
 def _version(app: App) -> str:

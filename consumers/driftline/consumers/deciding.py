@@ -15,7 +15,7 @@ from driftline.consumers.dead import record_bytes, to_dead
 from driftline.consumers.engine import Input, Outcome, decide
 from driftline.consumers.partition import OwnedPartition
 from driftline.consumers.proposing import Proposer
-from driftline.consumers.rows import row_record
+from driftline.consumers.rows import Row, row_record
 from driftline.consumers.spine import Taken, spine_of
 from driftline.consumers.tracing import Tracer
 from driftline.log import Outgoing, Record, decision_record, to_event, to_outgoing
@@ -29,6 +29,7 @@ from driftline.schemas import (
     Undecodable,
     UndecodableReason,
     Verdict,
+    canonical_json,
 )
 from driftline.schemas.cloudevents import epoch_ms
 
@@ -115,7 +116,7 @@ class Decider:
         try:
             framed = await self._frame(record, owner)
             outcome = None if framed.given is None else await drive(framed.given, self._proposer)
-            return self._account(framed, outcome, owner, began_ns)
+            return self._account(framed, outcome and self._protected(outcome), owner, began_ns)
         except Undecodable as error:
             dead = to_dead(record, self._app.topics.dead, error)
             return Decided(owner, record, [dead], dead=error.reason)
@@ -143,11 +144,23 @@ class Decider:
                 await self._sleep(wait_s)
         raise AssertionError("the waits never end")
 
+    def _protected(self, outcome: Outcome) -> Outcome:
+        """The outcome as it may be written: rows and decisions must not say what the events will not."""
+        emitted = tuple(self._shielded(event) for event in outcome.emitted)
+        if outcome.action_payload is None or emitted == outcome.emitted:
+            return outcome
+        return replace(outcome, emitted=emitted, action_payload=canonical_json(dict(emitted[0].data)))
+
+    def _shielded(self, event: Event) -> Event:
+        data = self._codec.protect(event.record, event.data)
+        return event if data is event.data else replace(event, data=data)
+
     def _account(self, framed: Framed, outcome: Outcome | None, owner: OwnedPartition, began_ns: int) -> Decided:
-        """Write down what the input led to, and keep its row."""
+        """Write down what the input led to, and keep its row where it has moved."""
         record, topics, key = framed.record, self._app.topics, framed.record.key or b""
         committed = () if outcome is None else outcome.emitted
-        row = self._spine.settle(owner.rows, framed.taken.row, committed, record.at.offset)
+        row = self._settled(framed, committed, owner)
+        moved = framed.taken.moved or row is not framed.taken.row
         outgoing: list[Outgoing] = []
         decision = dead = traceparent = None
         if outcome is not None:
@@ -157,15 +170,25 @@ class Decider:
             outgoing.append(decision_record(decision, topics.decisions, self._codec, traceparent))
         outgoing.extend(self._committed(framed.taken.emitted, record, framed.event.traceparent))
         outgoing.extend(self._committed(committed, record, traceparent))
-        if row is not None and (framed.taken.moved or committed):
+        if row is not None and moved:
             time_ms = epoch_ms(framed.event.time)
             outgoing.append(row_record(topics.state, record.at.partition, key, time_ms, row, self._codec))
         _check_sizes(outgoing)
         if outcome is not None and _ends_dead(outcome):
             dead = UndecodableReason.EXHAUSTED
             outgoing.append(to_dead(record, topics.dead, Undecodable(dead, _last_words(outcome))))
-        owner.rows.keep(key, row)
+        if moved:
+            owner.rows.keep(key, row)
         return Decided(owner, record, outgoing, decision, dead, owner.is_repeat(framed.event.id), traceparent)
+
+    def _settled(self, framed: Framed, committed: Sequence[Event], owner: OwnedPartition) -> Row | None:
+        """The row with what is committed in it; where canonical JSON refuses it, the input is dead and nothing is."""
+        row = self._spine.settle(owner.rows, framed.taken.row, committed, framed.record.at.offset)
+        try:
+            _ = None if row is None else row.json
+        except NotCanonical as error:
+            raise Undecodable(UndecodableReason.NOT_CANONICAL, error.message) from error
+        return row
 
     def _committed(self, events: Sequence[Event], record: Record, traceparent: str | None) -> Iterator[Outgoing]:
         for event in events:

@@ -31,10 +31,8 @@ from driftline.log import (
 )
 from driftline.log.events import INPUT_BYTES_MAX
 from driftline.schemas import (
-    Codec,
     DriftlineError,
     Event,
-    Registry,
     Undecodable,
     UsageError,
 )
@@ -115,7 +113,7 @@ class EffectorRunner:
         self._settings = settings
         self._clock = clock
         self._group = f"driftline.{app.name}.effector.{effector.name}"
-        self._codec = Codec(Registry(settings.require_registry()), app.contracts)
+        self._codec = settings.codec(app.contracts)
         self._writer = TransactionalWriter(settings, f"{self._group}.{slot}")
         self._control = ControlReader(settings, app.topics, self._codec)
         self._sources = {f"driftline:{app.name}/{boundary.name}" for boundary in app.boundaries}

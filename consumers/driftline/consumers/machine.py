@@ -127,8 +127,8 @@ class Machine:
 
     def legal(self, state: str, triggers: Iterable[str] | None = None) -> list[str]:
         """What is legal in a state, of the given triggers or of all; in the order of the table."""
-        moves = self.table.get(state, {})
-        return [trigger for trigger in moves if triggers is None or trigger in set(triggers)]
+        moves, asked = self.table.get(state, {}), None if triggers is None else frozenset(triggers)
+        return [trigger for trigger in moves if asked is None or trigger in asked]
 
     def mermaid(self) -> str:
         """The table as a Mermaid state diagram (`stateDiagram-v2`), one arrow a pair of states."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from driftline.consumers.fold import STATE, TIMERS, FoldFunction
@@ -51,7 +52,10 @@ def machine_fold(machine: Machine, inner: FoldFunction | None) -> FoldFunction:
 
 
 def _begun(machine: Machine, state: str, event: Event) -> dict[str, str]:
-    return {timer.name: (event.time + timer.after).isoformat() for timer in machine.timers_by_state[state]}
+    """Timers that the arrival in a state starts; what would be due after the year 9999 never is."""
+    latest = datetime.max.replace(tzinfo=UTC) - event.time
+    timers = machine.timers_by_state.get(state, ())
+    return {timer.name: (event.time + timer.after).isoformat() for timer in timers if timer.after <= latest}
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,14 @@ class StateVerifier:
 
     def verify(self, proposal: Proposal, case: Case) -> Sequence[Rejection]:
         """One rejection with the row in it where the proposed record leads nowhere from the row's state."""
-        data = case.context[ROW]
+        data = case.context.get(ROW) or {}
         state = state_of(self.machine, data)
         if self.machine.target(state, proposal.type) is not None:
             return ()
-        version, legal = case.context.get(ROW_VERSION) or 0, case.context.get(LEGAL)
-        return (illegal(self.machine, state, version, proposal.type, legal or [], data),)
+        legal = case.context.get(LEGAL)
+        if legal is None:  # decided on the event log, which told no model what is legal
+            legal = self.machine.legal(state)
+        return (illegal(self.machine, state, case.context.get(ROW_VERSION) or 0, proposal.type, legal, data),)
 
 
 def illegal(

@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from driftline.consumers.app import App
+from driftline.consumers.control import read_controls
 from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Row, Rows, row_record
 from driftline.log import KafkaReader, Outgoing, Settings, TopicAdmin, TransactionalWriter, Unfinished
 from driftline.log.group import group_standing
 from driftline.schemas import Codec, UsageError
+from driftline.schemas.control import STATE_MACHINE
 
 RECORDS_A_TRANSACTION = 1_000
 
@@ -35,7 +37,8 @@ class Rebuilder:
         codec: Reads events and rows, and writes rows.
 
     Raises:
-        UsageError: The app keeps no rows, or still runs: its processes alone may write rows then.
+        UsageError: The app keeps no rows; it, or its log, is on the state-machine spine, where rows are the truth
+            and the log in its order does not make them; or it still runs: its processes alone may write rows then.
         EnvironmentUnreachable: A broker or the registry does not answer.
     """
 
@@ -44,21 +47,28 @@ class Rebuilder:
             raise UsageError(f"app {app.name} keeps no rows", "give it a fold")
         self._app = app
         self._settings = settings
-        self._require_stopped()
         self._codec = codec
         self._reader = KafkaReader(settings)
+        self._require_event_log()
+        self._require_stopped()
         self._restorer = RowRestorer(app, self._reader, codec)
 
     def run(self, write: bool) -> Iterator[RebuiltPartition]:
         """Go through the partitions; with `write` the rows that differ are brought to what the log folds to.
 
         Raises:
-            UsageError: The fold fails on an event.
+            UsageError: The fold fails on an event, or the group's position was lost or reset.
             EnvironmentUnreachable: A broker or the registry does not answer; doing it again goes on.
         """
         partitions = sorted(self._reader.span(self._app.topics.events).ranges)
         for partition in partitions:
             yield self._rebuild(partition, write)
+
+    def _require_event_log(self) -> None:
+        cut = read_controls(self._reader, self._app.topics, self._codec).state.spine
+        if self._app.machine is not None or (cut is not None and cut.spine == STATE_MACHINE):
+            what = f"{self._app.name} is on the state-machine spine: its rows are the truth and no cache of the log"
+            raise UsageError(what, "leave them as they are; an upgrade of theirs goes into Fold(..., upgrades=...)")
 
     def _require_stopped(self) -> None:
         members = TopicAdmin(self._settings).group_members(self._app.group)
@@ -74,7 +84,7 @@ class Rebuilder:
 
     def _rebuild(self, partition: int, write: bool) -> RebuiltPartition:
         standing = self._standing(partition)
-        stored = dict(self._restorer.stored(partition).items())
+        stored = dict(self._restorer.checked(partition, standing).items())
         rows, times_ms = Rows(self._app.row_fold), {}
         for record in self._restorer.folding(rows, partition, standing):
             times_ms[record.key or b""] = record.timestamp_ms

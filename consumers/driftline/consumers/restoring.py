@@ -11,6 +11,8 @@ from driftline.consumers.spine import spine_of
 from driftline.log import LogReader, Record, Span, Unfinished, to_event
 from driftline.schemas import Codec, UsageError
 
+BEAT_RECORDS = 256
+"""Between two beats: milliseconds."""
 DECISIONS_CHECKED = 200
 """Offsets at the end of the decisions that are held against the position; control records count too."""
 
@@ -22,7 +24,7 @@ class RowRestorer:
         app: Whose rows.
         reader: Reads the log.
         codec: Reads events and rows.
-        beat: Called for each record, since it may take minutes.
+        beat: Called again and again, since it may take minutes.
 
     Not guaranteed: that rows folded anew reach the state topic before the next event of their workflow;
     `driftline state rebuild` writes them.
@@ -50,31 +52,42 @@ class RowRestorer:
             EnvironmentUnreachable: A broker or the registry does not answer.
         """
         standing = standing or Unfinished(0, 0)
+        rows = self.checked(partition, standing)
+        if self._app.row_fold is None:
+            return rows
+        if self._app.machine is not None:
+            return self._truth(partition, standing, rows)
+        return rows if len(rows) and rows.current else self.refold(partition, standing)
+
+    def checked(self, partition: int, standing: Unfinished) -> Rows:
+        """The rows as they lie on the state topic, none of which has seen more than the group's position says.
+
+        Raises:
+            UsageError: A row or a decision has seen an event that is still to be decided by the position.
+            EnvironmentUnreachable: A broker or the registry does not answer.
+        """
         self._check_decisions(partition, standing)
         if self._app.row_fold is None:
             return Rows(None)
         rows = self.stored(partition)
         self._check_position(partition, standing, rows)
-        if self._app.machine is not None:
-            return self._truth(partition, standing, rows)
-        return rows if len(rows) and rows.current else self.refold(partition, standing)
+        return rows
 
     def _truth(self, partition: int, standing: Unfinished, rows: Rows) -> Rows:
-        if not len(rows) and any(standing.is_finished(offset) for offset in self._facts(partition, standing)):
-            raise UsageError(
-                f"{self._app.topics.state}[{partition}] holds no rows, and for a state machine they are the truth",
-                f"`driftline migrate seed {self._app.name}` builds them from the log",
-            )
+        if not len(rows):
+            moved = next(self.folding(Rows(self._app.row_fold), partition, standing), None)
+            if moved is not None:
+                raise UsageError(
+                    f"{self._app.topics.state}[{partition}] holds no rows, though {moved.at} moved one, and for a "
+                    "state machine they are the truth",
+                    "bring the topic back from a copy; nothing else makes them anew",
+                )
         rows.upgrade()
         return rows
 
-    def _facts(self, partition: int, standing: Unfinished) -> Iterator[int]:
-        span = Span(self._app.topics.events, {partition: (0, standing.end)})
-        return (record.at.offset for record in self._beating(self._reader.read(span)) if record.key is not None)
-
     def stored(self, partition: int) -> Rows:
         """The rows as they lie on the state topic."""
-        state = self._reader.read_to_latest(self._app.topics.state, partition, headers=False)
+        state = self._reader.read_to_latest(self._app.topics.state, partition)
         return Rows.restored(self._app.row_fold, self._beating(state), self._codec)
 
     def refold(self, partition: int, standing: Unfinished) -> Rows:
@@ -105,8 +118,9 @@ class RowRestorer:
         return {offset for offset in map(undecided_offset, records) if offset is not None}
 
     def _beating(self, records: Iterable[Record]) -> Iterator[Record]:
-        for record in records:
-            self._beat()
+        for number, record in enumerate(records):
+            if not number % BEAT_RECORDS:
+                self._beat()
             yield record
 
     def _check_decisions(self, partition: int, standing: Unfinished) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from heapq import heappop, heappush
 from typing import Any
 
 from driftline.consumers.fold import STATE, TIMERS, Fold
+from driftline.consumers.row_bytes import FoldVersionCheck
+from driftline.consumers.row_timers import DueTimer, RowTimers, Timers, read_due
 from driftline.log import Outgoing, Record
-from driftline.schemas import Codec, Event, UsageError, canonical_json, to_json_data
+from driftline.schemas import Codec, Event, Undecodable, UsageError, canonical_json, to_json_data
+from driftline.schemas.canonical import read_json
 from driftline.schemas.names import ROW, TIMER_FIRED
 
 LAST_KEPT = 1_000
 """Rows restored last whose offsets are held against the group's position."""
-Held = bytes | tuple[str, int, int, str]
-"""A row in memory: a record's value as it was restored, or canonical JSON, version, offset and fold version."""
+Held = bytes | tuple[bytes, int, int, str]
+"""A row in memory: a record's value as it was restored, or canonical JSON in UTF-8, version, offset, fold version."""
+_TIMERS_KEY = f'"{TIMERS}":'.encode()
+"""How the timers stand in canonical JSON."""
 
 
 @dataclass(frozen=True)
@@ -52,40 +56,29 @@ class Row:
 
     @property
     def timers(self) -> dict[str, datetime]:
-        """When each timer of the row is due, event time.
+        """When each timer of the row is due, event time, to the millisecond.
 
         Raises:
-            ValueError: One has no time with a zone.
+            ValueError: One has no time with a zone after 1970.
         """
-        return {name: _due(name, text) for name, text in self.data.get(TIMERS, {}).items()}
-
-
-@dataclass(frozen=True, slots=True)
-class DueTimer:
-    """A timer that is due."""
-
-    key: bytes
-    name: str
-    row_version: int
-    due_at: datetime
+        return _timers_in(self.data)
 
 
 class Rows:
     """The rows of one partition. Its owner alone writes them and decides one key at a time: they are never stale.
 
-    Rows lie in memory as text, or as the bytes that they were restored from, and are read when they are asked for:
-    as data they would take three times the room.
+    Rows lie in memory as text in UTF-8, or as the bytes that they were restored from, and are read when they are
+    asked for: as data they would take three times the room.
     """
 
     def __init__(self, fold: Fold | None, codec: Codec | None = None) -> None:
         self._fold = fold
         self._codec = codec
         self._rows: dict[bytes, Held] = {}
+        self._topic = ""
+        """That they were restored from."""
         self._last: deque[bytes] = deque(maxlen=LAST_KEPT)
-        self._timers: list[tuple[datetime, bytes, str]] = []
-        """A heap of what may be due; what the row has dropped since is passed over when it comes up."""
-        self._told: set[tuple[bytes, str]] = set()
-        """Timers that were given out as due and whose row has not moved on since."""
+        self._timers = RowTimers(self._standing)
 
     def get(self, key: bytes) -> Row | None:
         """The row of a workflow; None before its first event."""
@@ -117,20 +110,17 @@ class Rows:
         if row is None:
             return
         held = self._rows.get(key)
-        self._rows[key] = row.json, row.version, row.as_of, row.fold_version
+        self._rows[key] = _hold(row)
         if TIMERS in row.data or (held is not None and _may_have_timers(held)):
-            self._keep_timers(key, row, None if held is None else self._read(held))
+            self._timers.moved(key, {} if held is None else self._running(held), row.timers)
 
-    def due(self, until: datetime) -> list[DueTimer]:
+    def due(self, until: datetime, most: int = sys.maxsize) -> list[DueTimer]:
         """Timers that are due by then, earliest first; each once, unless its row moves on and still has it."""
-        found = []
-        while self._timers and self._timers[0][0] <= until:
-            due_at, key, name = heappop(self._timers)
-            row = self.get(key)
-            if row is not None and row.timers.get(name) == due_at and (key, name) not in self._told:
-                self._told.add((key, name))
-                found.append(DueTimer(key, name, row.version, due_at))
-        return found
+        return self._timers.due(until, most)
+
+    def is_due(self, until: datetime) -> bool:
+        """Whether there may be a timer that is due by then and was not given out."""
+        return self._timers.is_due(until)
 
     def items(self) -> Iterator[tuple[bytes, Row]]:
         """Every workflow with its row."""
@@ -147,7 +137,7 @@ class Rows:
     @property
     def current(self) -> bool:
         """Whether every row was made by the app's present fold version."""
-        return self._fold is None or all(self._version(held) == self._fold.version for held in self._rows.values())
+        return self._fold is None or not any(self._others(self._fold))
 
     def upgrade(self) -> None:
         """Bring rows of earlier versions to the present one; they keep their own version number.
@@ -155,62 +145,94 @@ class Rows:
         Raises:
             UsageError: There is no upgrade from a row's version, or it fails.
         """
-        for key, held in self._rows.items():
-            if self._fold is not None and self._version(held) != self._fold.version:
-                row = self._read(held)
-                data = _upgraded(self._fold, row, key)
-                self._rows[key] = canonical_json(data), row.version, row.as_of, self._fold.version
+        if self._fold is None:
+            return
+        for key in list(self._others(self._fold)):
+            row = self._read(self._rows[key])
+            self.keep(key, _upgraded(self._fold, row, key))
 
     @classmethod
     def restored(cls, fold: Fold | None, records: Iterable[Record], codec: Codec) -> Rows:
-        """The rows of a partition from the records of its state topic, in offset order."""
+        """The rows of a partition from the records of its state topic, in offset order.
+
+        Raises:
+            UsageError: A record of the topic is no row.
+        """
         rows = cls(fold, codec)
+        table, last = rows._rows, rows._last
         for record in records:
             key, value = record.key, record.value
             if key is None:
                 continue
             if value is None:
-                rows._rows.pop(key, None)
+                table.pop(key, None)
             else:
-                rows._rows[key] = value
-                rows._last.append(value)
-        for key, held in rows._rows.items():
+                table[key] = value
+                last.append(value)
+                rows._topic = record.at.topic
+        for key, held in table.items():
             if _may_have_timers(held):
-                rows._keep_timers(key, rows._read(held), None)
+                rows._timers.moved(key, {}, rows._running(held))
         return rows
+
+    def _others(self, fold: Fold) -> Iterator[bytes]:
+        """Keys of the rows that another fold version made."""
+        check = FoldVersionCheck(self._require_codec(), self._topic, fold.version) if self._topic else None
+        for key, held in self._rows.items():
+            known = check.holds(held) if check is not None and isinstance(held, bytes) else None
+            if not (self._read(held).fold_version == fold.version if known is None else known):
+                yield key
 
     def _read(self, held: Held) -> Row:
         if isinstance(held, tuple):
-            text, version, as_of, fold_version = held
+            raw, version, as_of, fold_version = held
+            text = raw.decode()
         else:
-            value = self._require_codec().decode(held).value
+            value = self._decode(held)
             text, version, as_of = value["data"], value["version"], value["as_of"]
             fold_version = value["fold_version"]
-        row = Row(json.loads(text), version, as_of, fold_version)
+        row = Row(read_json(text), version, as_of, fold_version)
         row.__dict__["json"] = text  # it is canonical: what was written is what would be made again
         return row
 
-    def _version(self, held: Held) -> str:
-        return held[3] if isinstance(held, tuple) else str(self._require_codec().decode(held).value["fold_version"])
+    def _running(self, held: Held) -> Timers:
+        """The timers of a row; none of one that another fold made and that has something else there."""
+        try:
+            return self._read(held).timers
+        except (ValueError, TypeError, AttributeError):
+            return {}
+
+    def _decode(self, value: bytes) -> dict[str, Any]:
+        """What a record of the state topic holds; one that is no row is no fault of the event that needs it."""
+        try:
+            decoded = self._require_codec().decode(value)
+        except Undecodable as error:
+            raise self._no_row(str(error)) from error
+        if decoded.name != ROW:
+            raise self._no_row(f"it is a {decoded.name}")
+        return decoded.value
+
+    def _no_row(self, why: str) -> UsageError:
+        what = f"{self._topic} holds a record that is no row: {why}"
+        return UsageError(what, "only the app writes there; `driftline state rebuild` mends the rows of an event log")
+
+    def _standing(self, key: bytes) -> tuple[int, Timers]:
+        row = self.get(key)
+        return (0, {}) if row is None else (row.version, row.timers)
 
     def _require_codec(self) -> Codec:
         if self._codec is None:
             raise AssertionError("rows that were restored have a codec")
         return self._codec
 
-    def _keep_timers(self, key: bytes, row: Row, before: Row | None) -> None:
-        running = {} if before is None else before.timers
-        timers = row.timers
-        for name in running.keys() | timers.keys():
-            told = (key, name) in self._told
-            self._told.discard((key, name))
-            if name in timers and (told or running.get(name) != timers[name]):
-                heappush(self._timers, (timers[name], key, name))
+
+def _hold(row: Row) -> Held:
+    return row.json.encode(), row.version, row.as_of, row.fold_version
 
 
 def _may_have_timers(held: Held) -> bool:
     """Whether the name stands anywhere in the row; seldom wrong, and then only slower."""
-    return TIMERS in held[0] if isinstance(held, tuple) else TIMERS.encode() in held
+    return _TIMERS_KEY in (held[0] if isinstance(held, tuple) else held)
 
 
 def row_record(topic: str, partition: int, key: bytes, timestamp_ms: int, row: Row, codec: Codec) -> Outgoing:
@@ -233,9 +255,10 @@ def row_record(topic: str, partition: int, key: bytes, timestamp_ms: int, row: R
 def _apply(fold: Fold, data: Mapping[str, Any], event: Event) -> dict[str, Any]:
     try:
         folded: dict[str, Any] = to_json_data(fold.function(data, event))
-        timers = {name: _due(name, text) for name, text in folded.get(TIMERS, {}).items()}
-        if event.record == TIMER_FIRED and timers.get(event.data["timer"]) == event.data["due_at"]:
-            folded[TIMERS] = {name: text for name, text in folded[TIMERS].items() if name != event.data["timer"]}
+        if TIMERS in folded:
+            timers = _timers_in(folded)
+            if event.record == TIMER_FIRED and timers.get(event.data["timer"]) == event.data["due_at"]:
+                folded[TIMERS] = {name: due for name, due in folded[TIMERS].items() if name != event.data["timer"]}
     except Exception as error:
         raise UsageError(
             f"the fold fails on the {event.type} {event.id} of {event.workflow}: {error!r}", "mend the app's fold"
@@ -243,7 +266,11 @@ def _apply(fold: Fold, data: Mapping[str, Any], event: Event) -> dict[str, Any]:
     return folded
 
 
-def _upgraded(fold: Fold, row: Row, key: bytes) -> dict[str, Any]:
+def _timers_in(data: Mapping[str, Any]) -> dict[str, datetime]:
+    return {name: read_due(name, text) for name, text in data.get(TIMERS, {}).items()}
+
+
+def _upgraded(fold: Fold, row: Row, key: bytes) -> Row:
     upgrade = fold.upgrades.get(row.fold_version)
     if upgrade is None:
         raise UsageError(
@@ -252,14 +279,8 @@ def _upgraded(fold: Fold, row: Row, key: bytes) -> dict[str, Any]:
             f"give Fold(..., upgrades={{{row.fold_version!r}: function}})",
         )
     try:
-        data: dict[str, Any] = to_json_data(upgrade(row.data))
+        upgraded = Row(to_json_data(upgrade(row.data)), row.version, row.as_of, fold.version)
+        _ = upgraded.json, upgraded.timers
     except Exception as error:
         raise UsageError(f"the upgrade from row version {row.fold_version} fails: {error!r}", "mend it") from error
-    return data
-
-
-def _due(name: str, text: Any) -> datetime:
-    due = datetime.fromisoformat(text)
-    if due.tzinfo is None:
-        raise ValueError(f"the timer {name} is due at {text}, which has no zone")
-    return due
+    return upgraded

@@ -19,8 +19,8 @@ from driftline.consumers.artifacts import app_artifacts
 from driftline.consumers.backpressure import Backpressure
 from driftline.consumers.batch import Batch
 from driftline.consumers.committing import Committer
-from driftline.consumers.control import ControlReader, ControlState, control_record, make_setting
-from driftline.consumers.cutting_over import require_spine
+from driftline.consumers.control import ControlReader, ControlState, control_record, make_setting, read_controls
+from driftline.consumers.cutting_over import require_same_spine, require_spine
 from driftline.consumers.deciding import Decided, Decider
 from driftline.consumers.ending import all_at_end
 from driftline.consumers.garbage import rare_collections
@@ -35,7 +35,7 @@ from driftline.consumers.summary import RunSummary
 from driftline.consumers.throttle import Throttle
 from driftline.consumers.tracing import Tracer
 from driftline.log import GroupConsumer, KafkaReader, Record, Settings, TransactionalWriter, Unfinished
-from driftline.schemas import Codec, Registry, RegistryUnreachable, UsageError
+from driftline.schemas import RegistryUnreachable, UsageError
 from driftline.schemas.cloudevents import epoch_ms
 
 __all__ = ["RunSummary", "Runtime", "RuntimeLimits"]
@@ -109,7 +109,7 @@ class Runtime:
         tracer = tracer or Tracer()
         self._reporting = Reporting(app.name, metrics, tracer, health)
         self._place = f"driftline.{app.name}.{slot}"
-        self._codec = Codec(Registry(settings.require_registry()), app.contracts)
+        self._codec = settings.codec(app.contracts)
         self._writer = TransactionalWriter(settings, self._place)
         self._inbox = GroupConsumer(settings, app.group, app.topics.events)
         self._committer = Committer(
@@ -169,15 +169,16 @@ class Runtime:
         spine = self._control.open().spine
         self._writer.open()
         now = self._now()
-        begun = require_spine(self.app, spine, self._decided_before())
+        begun = require_spine(self.app, spine, self._used_before())
         records = app_artifacts(self.app, self._codec, epoch_ms(now))
         if begun is not None:
             setting = make_setting(begun, "the log's first start", self._place, now)
             records = [*records, control_record(setting, self.app.topics, self._codec, f"{self._place}.spine")]
         self._writer.commit(records)
 
-    def _decided_before(self) -> bool:
-        return any(low < high for low, high in self._reader.span(self.app.topics.decisions).ranges.values())
+    def _used_before(self) -> bool:
+        topics = (self.app.topics.decisions, self.app.topics.state)
+        return any(low < high for topic in topics for low, high in self._reader.span(topic).ranges.values())
 
     def _run(self, until_end: bool, stop: Callable[[], bool]) -> None:
         with self._lanes.running(), rare_collections():
@@ -223,6 +224,7 @@ class Runtime:
         except RegistryUnreachable as error:
             _log.warning("a control record waits for the schema registry: %s", error.message)
             state = self._control.state
+        require_same_spine(self.app, state.spine)
         self._reporting.controlled(state)
         self._throttle.set(state.decisions_per_minute)
         allowed = self._limits.in_flight_max if state.in_flight_max is None else state.in_flight_max
@@ -323,6 +325,8 @@ class Runtime:
         return self._lanes.in_flight > 0 or (uncommitted and not self._control.state.killed)
 
     def _gain(self, standing: Mapping[int, Unfinished | None]) -> None:
+        """Take partitions over. A cut-over that saw nobody in the group has written its switch by now."""
+        require_same_spine(self.app, read_controls(self._reader, self.app.topics, self._codec).state.spine)
         for number, stands in standing.items():
             rows = self._restorer.restore(number, stands)
             self._owned[number] = OwnedPartition(number, stands or Unfinished(0, 0), rows)

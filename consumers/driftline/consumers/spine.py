@@ -14,7 +14,9 @@ from typing import Protocol
 from driftline.consumers.app import App
 from driftline.consumers.machine import TIMER_PREFIX
 from driftline.consumers.machine_rows import illegal, stale, state_of
-from driftline.consumers.rows import DueTimer, Row, Rows
+from driftline.consumers.row_timers import DueTimer
+from driftline.consumers.rows import Row, Rows
+from driftline.consumers.sources import SPINE, TIMER, is_own, source_of
 from driftline.schemas import Event, Rejection, canonical_json
 from driftline.schemas.ids import derive_id
 from driftline.schemas.names import (
@@ -25,8 +27,9 @@ from driftline.schemas.names import (
     TRANSITION_REQUESTED,
 )
 
-SPINE, TIMER = "spine", "timer"
-"""In the source of what the spine itself commits and of what its timers tell, where a boundary's name stands else."""
+TIMERS_A_TICK = 1_000
+"""So many fire in one transaction; a tick that makes more of them due is told again by the spine itself."""
+_ANSWERS = (TRANSITION_ACCEPTED, TRANSITION_REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def spine_of(app: App) -> Spine:
 
 
 class EventLog:
-    """P3. Timers are those that the fold sets."""
+    """P3. Timers are those that the fold sets. A request for a transition is a fact as any other: nobody answers."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -73,10 +76,12 @@ class EventLog:
         Raises:
             UsageError: The fold raised; it names the event.
         """
-        special = _clock(self._app, rows, key, event)
-        if special is not None:
-            return special
-        row = rows.fold(key, event, offset)
+        if event.record == CLOCK_TICKED:
+            return _ticked(self._app, rows, event)
+        before = rows.get(key)
+        if _is_stray(self._app, before, event):
+            return Taken(before, moved=False, decides=False)
+        row = rows.fold_on(before, event, offset)
         return Taken(row, row is not None)
 
     def settle(self, rows: Rows, row: Row | None, committed: Sequence[Event], offset: int) -> Row | None:
@@ -89,11 +94,16 @@ class EventLog:
 
 
 class StateMachine:
-    """P5."""
+    """P5.
+
+    What the app has committed itself, told by its source, is in the row already and is passed over. So it is with
+    what says that it is the app and is not: the source of an event is proved by nobody. Who may write to the events
+    topic must be trusted with it, or be kept from it by the broker (ACLs). What only the spine says (that a timer
+    fired, that a request was accepted) moves nothing where another source says it.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app
-        self._own = {_source(app, boundary.name) for boundary in app.boundaries} | {_source(app, SPINE)}
 
     def take(self, rows: Rows, key: bytes, event: Event, offset: int) -> Taken:
         """Let a fact move the row; answer who asks for a transition; pass over what is in the row already.
@@ -101,15 +111,16 @@ class StateMachine:
         Raises:
             UsageError: The app's fold raised; it names the event.
         """
-        special = _clock(self._app, rows, key, event)
-        if special is not None:
-            return special
+        if event.record == CLOCK_TICKED:
+            return _ticked(self._app, rows, event)
         before = rows.get(key)
-        if event.source in self._own:
+        if is_own(self._app.name, event.source):
             return Taken(before, moved=False)
         if event.record == TRANSITION_REQUESTED:
             return self._requested(rows, before, event, offset)
-        return Taken(rows.fold(key, event, offset), moved=True)
+        if event.record in _ANSWERS or _is_stray(self._app, before, event):
+            return Taken(before, moved=False, decides=False)
+        return Taken(rows.fold_on(before, event, offset), moved=True)
 
     def settle(self, rows: Rows, row: Row | None, committed: Sequence[Event], offset: int) -> Row | None:
         """The row with everything in it that is committed with it."""
@@ -145,8 +156,9 @@ class StateMachine:
             return stale(event.data["expected_version"], version)
         machine = self._app.require_machine()
         state = state_of(machine, {} if row is None else row.data)
-        if machine.target(state, event.data["transition"]) is None:
-            return illegal(machine, state, version, event.data["transition"], machine.legal(state))
+        wanted = [trigger for trigger in machine.legal(state) if not trigger.startswith(TIMER_PREFIX)]
+        if event.data["transition"] not in wanted:
+            return illegal(machine, state, version, event.data["transition"], wanted)
         return None
 
     def _rejected(self, row: Row | None, event: Event, refused: Rejection) -> Event:
@@ -161,13 +173,21 @@ class StateMachine:
         return _answer(self._app, event, TRANSITION_REJECTED, data)
 
 
-def _clock(app: App, rows: Rows, key: bytes, event: Event) -> Taken | None:
-    """What time does to rows, in both spines alike; None for any other event."""
-    if event.record == CLOCK_TICKED:
-        due = rows.due(event.data["ticked_at"])
-        return Taken(None, moved=False, decides=False, emitted=tuple(fired(app, timer, event) for timer in due))
-    row = rows.get(key)
-    return Taken(row, moved=False, decides=False) if is_void(row, event) else None
+def _ticked(app: App, rows: Rows, event: Event) -> Taken:
+    """What time does to the rows of a partition, in both spines alike.
+
+    Where more timers are due than one transaction should hold, the spine tells the same time once more, behind them.
+    """
+    until = event.data["ticked_at"]
+    emitted = [fired(app, timer, event) for timer in rows.due(until, TIMERS_A_TICK)]
+    if rows.is_due(until):
+        emitted.append(_answer(app, event, CLOCK_TICKED, dict(event.data)))
+    return Taken(None, moved=False, decides=False, emitted=tuple(emitted))
+
+
+def _is_stray(app: App, row: Row | None, event: Event) -> bool:
+    """Whether an event is a timer that is void, or that none of the app's timers told."""
+    return event.record == TIMER_FIRED and (is_void(row, event) or event.source != source_of(app.name, TIMER))
 
 
 def is_void(row: Row | None, event: Event) -> bool:
@@ -181,7 +201,7 @@ def fired(app: App, timer: DueTimer, tick: Event | None = None) -> Event:
     return Event(
         id=derive_id(app.name, workflow, timer.name, str(timer.row_version)),
         type=TIMER_PREFIX + timer.name,
-        source=_source(app, TIMER),
+        source=source_of(app.name, TIMER),
         workflow=workflow,
         time=timer.due_at,
         record=TIMER_FIRED,
@@ -195,7 +215,7 @@ def _answer(app: App, asked: Event, record: str, data: dict[str, object]) -> Eve
     return Event(
         id=derive_id(app.name, SPINE, asked.id, record),
         type=record,
-        source=_source(app, SPINE),
+        source=source_of(app.name, SPINE),
         workflow=asked.workflow,
         time=asked.time,
         record=record,
@@ -203,7 +223,3 @@ def _answer(app: App, asked: Event, record: str, data: dict[str, object]) -> Eve
         causation_id=asked.id,
         traceparent=asked.traceparent,
     )
-
-
-def _source(app: App, name: str) -> str:
-    return f"driftline:{app.name}/{name}"

@@ -140,6 +140,12 @@ class FailingBatch:
         needed = events_to_alarm(self._alpha)
         if self._process.n < needed:
             return f"{self._process.n} bets were made, and fewer than {needed} cannot make an alarm"
+        if not interval[0] <= 0.0 <= interval[1]:
+            less = "less" if interval[0] > 0.0 else "more"
+            return (
+                f"of these {self._events} decisions the candidate passes {less} than the incumbent, asked afresh; "
+                "they are too few to say so of decisions like them: diagnose a larger failing batch"
+            )
         factor = (max(abs(end) for end in interval) / self._delta) ** 2
         return (
             f"no alarm, and to show both alike within {100 * self._delta:g} points takes a wider --delta or up to "

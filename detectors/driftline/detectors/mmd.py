@@ -43,6 +43,9 @@ class MmdEProcess:
     most alpha, at any stopping time. It sees what rates of mismatch cannot: a candidate that always gives the
     commonest answer (sharpening), or one that varies more around it. Three paid calls an event, beside the log.
 
+    With `min_effect` m the null is wider: independent answers of two laws within total variation m of one another,
+    given the event. Their embeddings lie within m * sqrt(2), so the statistic's half has a mean of at most m^2.
+
     Not guaranteed: power if the kernel is not positive definite. Validity holds for any kernel with values in [0, 1].
 
     Source: Shekhar & Ramdas 2021 (tests of two samples by betting); Waudby-Smith & Ramdas 2024.
@@ -50,9 +53,9 @@ class MmdEProcess:
 
     __slots__ = ("_bets", "_kernel")
 
-    def __init__(self, kernel: Kernel[Any] = same) -> None:
+    def __init__(self, kernel: Kernel[Any] = same, min_effect: float = 0.0) -> None:
         self._kernel = kernel
-        self._bets = BettingEProcess(two_sided=False)
+        self._bets = BettingEProcess(min_effect**2, two_sided=False)
 
     @property
     def n(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -18,6 +19,8 @@ PARTITIONER = "murmur2_random"
 """Java's hash: librdkafka's own default puts a key on another partition than a Java producer does."""
 MESSAGE_BYTES_MAX = 2_000_000
 """librdkafka's own check; above every topic's `max.message.bytes`, so that the broker decides."""
+REASON_TIMEOUT_S = 3.0
+"""How long it is asked why a secured connection does not come about; the handshake says no at once."""
 GROUP = "driftline-reader"
 """librdkafka wants a group id; no position is ever committed under it."""
 
@@ -36,9 +39,15 @@ _REFUSED = {
     KafkaError.GROUP_AUTHORIZATION_FAILED,
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._AUTHENTICATION,
 }
+_NOT_LET_IN = {
+    KafkaError.SASL_AUTHENTICATION_FAILED: "set DRIFTLINE_KAFKA_USERNAME and DRIFTLINE_KAFKA_PASSWORD_FILE",
+    KafkaError._AUTHENTICATION: "set DRIFTLINE_KAFKA_USERNAME and DRIFTLINE_KAFKA_PASSWORD_FILE",
+    KafkaError._SSL: "set DRIFTLINE_KAFKA_CA_FILE, and DRIFTLINE_KAFKA_CERT_FILE if they ask for one",
+}
+"""Errors of the handshake, with what mends them."""
+_SILENT = {KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS_DOWN}
+"""How librdkafka tells a handshake that failed to who waits for an answer: the reason goes to its callback."""
 
 
 def make_producer(settings: Settings, overrides: Mapping[str, Any]) -> Any:
@@ -116,12 +125,22 @@ def no_topic(name: str) -> UsageError:
 
 
 def kafka_error(settings: Settings, error: KafkaException) -> DriftlineError:
-    """What an error of librdkafka means to a user."""
+    """What an error of librdkafka means to a user.
+
+    Where a secured connection stays silent, one more is made to learn why: `REASON_TIMEOUT_S` at most.
+    """
     cause = error.args[0]
+    if cause.code() in _SILENT and settings.secured:
+        return _not_let_in(settings, _reason(settings) or cause)
+    if cause.code() in _NOT_LET_IN:
+        return _not_let_in(settings, cause)
     if cause.code() in _NOT_THERE:
         return UsageError(f"the log does not hold what was asked for: {cause.str()}")
     if cause.code() in _REFUSED:
-        return UsageError(f"Kafka at {settings.require_bootstrap()} refuses: {cause.str()}", "set DRIFTLINE_KAFKA")
+        return UsageError(
+            f"Kafka at {settings.require_bootstrap()} refuses: {cause.str()}",
+            "let its administrator allow it: deploy/acl",
+        )
     return unreachable(settings, error)
 
 
@@ -131,6 +150,24 @@ def unreachable(settings: Settings, error: KafkaException) -> KafkaUnreachable:
         f"no Kafka answers at {settings.require_bootstrap()}: {error.args[0].str()}",
         "run `driftline kafka start` or set DRIFTLINE_BOOTSTRAP_SERVERS",
     )
+
+
+def _not_let_in(settings: Settings, cause: KafkaError) -> KafkaUnreachable:
+    why = " ".join(cause.str().split())
+    return KafkaUnreachable(
+        f"Kafka at {settings.require_bootstrap()} and this client do not come together: {why}",
+        _NOT_LET_IN.get(cause.code(), "set DRIFTLINE_BOOTSTRAP_SERVERS, DRIFTLINE_KAFKA_CA_FILE and _CERT_FILE"),
+    )
+
+
+def _reason(settings: Settings) -> KafkaError | None:
+    """The first thing that goes wrong with a new connection; None when nothing does for `REASON_TIMEOUT_S`."""
+    told: list[KafkaError] = []
+    client = _make(lambda: Producer({**settings.client(), "error_cb": told.append}, logger=_log))
+    deadline = time.monotonic() + REASON_TIMEOUT_S
+    while not told and time.monotonic() < deadline:
+        client.poll(0.1)
+    return told[0] if told else None
 
 
 def _make(build: Any) -> Any:

@@ -1,7 +1,7 @@
-"""Where the log is and how to get in: from the caller, the environment, `driftline.toml` or the local cluster's file.
+"""Where the log is and how to get in: by the caller, the environment, `driftline.toml` or the local cluster's file.
 
-Secrets are given as they are (`DRIFTLINE_KAFKA_PASSWORD`) or as a file (`DRIFTLINE_KAFKA_PASSWORD_FILE`), which is how
-Kubernetes, systemd and Docker hand them out. They are in no repr, no error and no log.
+Secrets are given as they are (`DRIFTLINE_KAFKA_PASSWORD`) or as a file (`DRIFTLINE_KAFKA_PASSWORD_FILE`), which is
+how Kubernetes, systemd and Docker hand them out. They are in no repr, no error and no log.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _read_secret_files(cls, given: Any) -> Any:
-        """Take the secrets out of their files. A wrong one leaves as it is: a validation error would be less plain."""
+        """Take the secrets out of their files."""
         return {**given, **{name: _secret_of(name, given) for name in SECRETS if f"{name}_file" in given}}
 
     @model_validator(mode="after")

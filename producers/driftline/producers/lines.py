@@ -23,7 +23,7 @@ from driftline.log import AppTopics, Outgoing, Settings, TransactionalWriter, pr
 from driftline.log.events import EPOCH, INPUT_BYTES_MAX
 from driftline.producers.checking import PayloadCheck
 from driftline.producers.times import times_of
-from driftline.schemas import BadInput, Codec, Contracts, DriftlineError, Event, Registry, parse_json
+from driftline.schemas import BadInput, Contracts, DriftlineError, Event, parse_json
 from driftline.schemas.cloudevents import parse_time
 from driftline.schemas.ids import derive_id
 
@@ -123,7 +123,7 @@ def publish_lines(
     events = _read(lines, form, contracts, name, on_progress)
     subjects = sorted({(topics.events, event.record) for event in events})
     prepare(topics, subjects, contracts, settings)
-    codec = Codec(Registry(settings.require_registry()), contracts)
+    codec = settings.codec(contracts)
     # Two publishers at once must not fence each other: the id is of this call alone.
     writer = TransactionalWriter(settings, f"driftline.{app}.publish-{uuid4()}", TRANSACTION_TIMEOUT_MS)
     try:

@@ -23,7 +23,7 @@ from driftline.log.events import INPUT_BYTES_MAX
 from driftline.producers.checking import PayloadCheck
 from driftline.producers.delivery import Delivery, Outcome
 from driftline.producers.errors import DeliveryFailed, QueueFull
-from driftline.schemas import BadInput, Codec, Contracts, Event, Registry, UsageError
+from driftline.schemas import BadInput, Codec, Contracts, Event, UsageError
 
 QUEUE_RECORDS_MAX = 10_000
 """Events that wait for their delivery; when there are so many, publishing waits."""
@@ -276,14 +276,14 @@ class Publisher:
         """1. prove that the topic is there; 2. start serving delivery reports."""
         with self._connecting:
             if self._codec is None:
-                registry = Registry(self._settings.require_registry())
+                codec = self._settings.codec(self._contracts)
                 producer = make_producer(self._settings, self._producer_settings())
                 require_topics(producer, self._settings, [self._topic], REQUEST_TIMEOUT_S)
                 self._producer = producer
                 self._thread = threading.Thread(target=self._serve, name=f"publisher {self._topic}", daemon=True)
                 self._thread.start()
                 atexit.register(self.close)
-                self._codec = Codec(registry, self._contracts)
+                self._codec = codec
             return self._codec
 
     def _producer_settings(self) -> dict[str, Any]:

@@ -146,17 +146,23 @@ class ArmCall:
 
     arm: Candidate
     asking: Asking = TEST
+    beside_today: bool = False
+    """Whether its answer is held against one of the incumbent of today."""
 
     @property
     def ages(self) -> bool:
-        """Whether its answer is of today only: what the incumbent answered is no word on what it answers now."""
-        return self.arm.incumbent
+        """Whether its answer is of today only: what the incumbent answered is no word on what it answers now.
+
+        An old answer of the candidate is not held against a new one of the incumbent either: what the environment did
+        in between would be laid to the candidate.
+        """
+        return self.arm.incumbent or self.beside_today
 
 
 def calls_of(candidate: Candidate, incumbent: Incumbent | None) -> list[ArmCall]:
     """The calls of each decision, in the order in which they are made: the candidate's, then the incumbent's."""
     runs = [] if incumbent is None else [ArmCall(incumbent.arm, floor_asking(run)) for run in range(incumbent.runs)]
-    return [ArmCall(candidate), *runs]
+    return [ArmCall(candidate, beside_today=incumbent is not None), *runs]
 
 
 def floor_asking(run: int) -> Asking:

@@ -18,11 +18,11 @@ from driftline.replay.subject import Subject
 from driftline.schemas.cloudevents import format_time
 
 AGE_MAX = timedelta(days=1)
-"""Of an answer of the incumbent of today."""
+"""Of an answer of the incumbent of today, and of what is held against it."""
 
 
 def oldest(now: datetime) -> str:
-    """RFC 3339: an answer of the incumbent that is older than this is a miss."""
+    """RFC 3339: an answer of the incumbent, or beside it, that is older than this is a miss."""
     return format_time(now - AGE_MAX)
 
 

@@ -53,6 +53,9 @@ def attribute(
     known = [contrast for contrast in (environment, change) if contrast is not None] or [verdict]
     if all(contrast == EQUIVALENT for contrast in known):
         return Attribution(NONE, "no contrast of the arms moved beyond the tolerated difference")
+    if verdict == EQUIVALENT:
+        why = "log and candidate are equivalent; too little was read to say so of both with the incumbent of today"
+        return Attribution(UNKNOWN, why)
     return Attribution(UNKNOWN, "nothing diverged, and too little was read to call the arms equivalent")
 
 

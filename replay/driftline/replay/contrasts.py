@@ -24,17 +24,20 @@ class Contrasts:
 
     Each is a test of its own with the same bound on false alarms. Those of the candidate are told how runs of the
     incumbent differ, where there are two or more. Where there is one, the first is told of the log and A', which are
-    two runs of it as well; the last is not: an environment that moved would be laid to the candidate.
+    two runs of it as well, unless A' is a copy of the log; the last is not: an environment that moved would be laid
+    to the candidate.
 
     Args:
         new_judge: Makes a judge.
         runs: Runs of the incumbent; 0 for none, and then there is the first test alone.
         locate: Whether the first goes on after its alarm until a stratum is named.
+        copied: Whether A' is the very run that the log holds: then both together are no floor.
     """
 
-    def __init__(self, new_judge: NewJudge, runs: int, locate: bool) -> None:
+    def __init__(self, new_judge: NewJudge, runs: int, locate: bool, copied: bool = False) -> None:
         self._runs = runs
-        self.main = new_judge(locate=locate, floor_runs=2 if runs == 1 else runs)
+        self._with_log = runs == 1 and not copied
+        self.main = new_judge(locate=locate, floor_runs=2 if self._with_log else runs)
         self._environment = _Side(new_judge()) if runs else None
         self._change = _Side(new_judge(floor_runs=runs if runs > 1 else 0)) if runs else None
 
@@ -95,7 +98,7 @@ class Contrasts:
         return None if self._change is None else self._change.contrast(calls=1 + self._runs)
 
     def _floor(self, baseline: ArmOutcome, runs: Sequence[ArmOutcome | None]) -> tuple[ArmOutcome, ...]:
-        if self._runs == 1 and runs[0] is not None:
+        if self._with_log and runs[0] is not None:
             return baseline, runs[0]
         return self._runs_there(runs)
 

@@ -21,6 +21,8 @@ SELECT count(*) FROM compared
 WHERE action_changed AND baseline_verdict = 'accepted' AND candidate_verdict = 'accepted'
 """
 TEXT_LEVELS = ("bytes", "canonical")
+COMPARED_MODES = ("forced", "shadow")
+"""Whose runs hold a pair of answers a decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,20 @@ class StoredBatch:
     workflows: frozenset[str]
     same_text: int
     """Decisions whose answers are canonically equal in both arms."""
+
+
+def require_compared(report: Mapping[str, Any]) -> None:
+    """Refuse a run that compared no decisions.
+
+    Raises:
+        UsageError: It is of another mode; names those that do.
+    """
+    if report["mode"] not in COMPARED_MODES:
+        modes = " or ".join(COMPARED_MODES)
+        raise UsageError(
+            f"run {report['run_id']} is of the mode {report['mode']}, which compares no single decisions",
+            f"name a run of the mode {modes}",
+        )
 
 
 def failing_batch(database: Path) -> StoredBatch:
@@ -58,7 +74,7 @@ def moved_in(database: Path, report: Mapping[str, Any], batch: StoredBatch) -> M
     return Moved(
         actions=(action.get("e_value") or 0.0) >= 1.0 / report["alpha"],
         changed_and_accepted=accepted,
-        text=_text_moved(report.get("noise_floor")),
+        text=_text_moved(report),
         same_text=batch.same_text,
         batch=len(batch.decision_ids),
     )
@@ -80,9 +96,14 @@ def decisions_of(segment: Segment, batch: StoredBatch) -> Segment:
     return replace(segment, decisions=found)
 
 
-def _text_moved(floor: Mapping[str, Any] | None) -> bool | None:
-    """Whether the candidate's texts differ from the baseline's more than the incumbent's own; None if not known."""
-    measured = (floor or {}).get("levels") or {}
-    excess = [(measured.get(level) or {}).get("excess_interval") for level in TEXT_LEVELS]
+def _text_moved(report: Mapping[str, Any]) -> bool | None:
+    """Whether the candidate's texts differ from the incumbent's more than those among themselves; None if not known.
+
+    A run knows by decision how the candidate differs from the floor's runs; without that it is held against the log,
+    whose texts an environment that drifted moves too.
+    """
+    floor = (report.get("noise_floor") or {}).get("levels") or {}
+    own = {level: (report["levels"].get(level) or {}).get("noise") for level in TEXT_LEVELS}
+    excess = [((own[level] or floor.get(level)) or {}).get("excess_interval") for level in TEXT_LEVELS]
     known = [interval for interval in excess if interval is not None and interval[0] is not None]
     return any(interval[0] > 0.0 for interval in known) if known else None

@@ -157,7 +157,7 @@ class FreeReplay:
         self._limits = limits
         self._planned = planned_workflows(history, limits)
         self._sameness = Sameness(subject.contracts)
-        self._until = max(logged.event.time for workflow in history.workflows for logged in workflow.events)
+        self._until = history.ticked
         self._desk = Desk(run_id, proposer, ledger, now, spending or Spending(), limits.calls_max)
         shared = (subject, self._desk, latest_decisions(history), limits.order_seed)
         self._candidate = FreeArm("candidate", *shared, candidate)

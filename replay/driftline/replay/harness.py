@@ -15,6 +15,7 @@ from driftline.replay.counting import result_of
 from driftline.replay.ledger import Ledger
 from driftline.replay.levels import EXIT_FAMILY
 from driftline.replay.reading import AHEAD_FACTOR, Reading
+from driftline.replay.recordings import is_logged_run, require_distinct_runs
 from driftline.replay.result import ForcedResult, Limits, Pair, Progress
 from driftline.replay.segment import Segment
 from driftline.replay.spending import Spending
@@ -58,6 +59,8 @@ class ForcedReplay(Reading):
         first = Asker(run_id, subject, calls_of(candidate, incumbent), proposer, ledger, spending, seed, now)
         super().__init__(planned_decisions(segment, limits, len(first.calls)), subject, first, limits, spending)
         self._run_id = run_id
+        self._segment = segment
+        self._arms = candidate, incumbent
         self._cut_short = len(self._planned) < len(segment.decisions)
         self._strata = segment.planned()
         self._repeated = segment.repeated
@@ -74,14 +77,16 @@ class ForcedReplay(Reading):
 
         What was answered before an interruption is in the ledger, is not paid again and counts as it stands there.
         Not guaranteed: that a provider does not charge for calls that were in flight at an interruption; that a run
-        which goes on after more than a day finds the incumbent's answers as they were.
+        which asks the incumbent and goes on after more than a day finds answers as they were.
 
         Raises:
             UsageError: A boundary or prompt is gone, a prompt lacks a variable, or the model does not exist. Where
-                all decisions of a stream lack it, nothing was paid yet; else what was paid is in the ledger.
+                all decisions of a stream lack it, nothing was paid yet; else what was paid is in the ledger. A
+                recording does not hold the runs of the incumbent, or one of them is the candidate's.
         """
         self._check()
-        contrasts = Contrasts(self._new_judge, len(self._calls) - 1, self._limits.locate)
+        copied = is_logged_run(self._segment, self._arms[1])
+        contrasts = Contrasts(self._new_judge, len(self._calls) - 1, self._limits.locate, copied)
         read = await self.read(contrasts, on_progress)
         ended = self._ended_because()
         result = result_of(self._run_id, read, contrasts, self._calls, self._limits, self._repeated, ended)
@@ -92,10 +97,11 @@ class ForcedReplay(Reading):
         still_open = [logged for logged in self._planned if logged.stratum in result.open_strata]
         planned = still_open if left.calls_max is None else still_open[: left.calls_max // len(self._fresh.calls)]
         again = Reading(planned, self._subject, self._fresh, left, self._spending)
-        return await spread_on(result, again, left.alpha, len(planned) < len(still_open), on_progress)
+        return await spread_on(result, again, left, len(planned) < len(still_open), on_progress)
 
     def _check(self) -> None:
         """Make one request of each kind, so that what cannot be asked is known before anything is paid."""
+        require_distinct_runs(*self._arms)
         kinds = {(logged.stratum, logged.decision.prompt_hash): logged for logged in self._planned}
         for logged in kinds.values():
             self._subject.judge(logged.decision)

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from driftline.replay.arms import Candidate
+from driftline.consumers.models.sources import is_recorded
+from driftline.replay.arms import Candidate, Incumbent
 from driftline.replay.attribution import attribute, attribution_data
 from driftline.replay.floor import FloorEvent, floor_data, floor_event
 from driftline.replay.levels import VERDICT
 from driftline.replay.plain import plain
+from driftline.replay.recordings import is_logged_run
 from driftline.replay.result import Contrast, ForcedResult, Pair
 from driftline.replay.segment import LoggedDecision, Segment
 from driftline.schemas import ArmRef
@@ -35,7 +37,7 @@ def incumbent_parts(
     names = [arm.model for arm in arms]
     return {
         "attribution": plain(_attribution(segment, candidate, names, result)),
-        "noise_floor": plain(_noise_floor(names[0], names[1], result, alpha)),
+        "noise_floor": plain(_noise_floor(segment, arms[1], names[0], result, alpha)),
     }
 
 
@@ -89,10 +91,13 @@ def _contrast(before: str, after: str, contrast: Contrast) -> dict[str, Any]:
     }
 
 
-def _noise_floor(log: str, incumbent: str, result: ForcedResult, alpha: float) -> dict[str, Any] | None:
-    """Of the runs of the incumbent where there are two or more, else of the log and A'."""
+def _noise_floor(
+    segment: Segment, today: ArmRef, log: str, result: ForcedResult, alpha: float
+) -> dict[str, Any] | None:
+    """Of the runs of the incumbent where there are two or more, else of the log and A'; None where A' is the log."""
+    incumbent = today.model
     runs = max((len(pair.floor) for pair in result.pairs), default=0)
-    if not runs:
+    if not runs or (runs == 1 and is_logged_run(segment, _arm(incumbent))):
         return None
     levels = [level.level for level in result.judged.levels]
     floor = dict(_floor_events(result.pairs))
@@ -100,6 +105,10 @@ def _noise_floor(log: str, incumbent: str, result: ForcedResult, alpha: float) -
     if runs == 1:
         return floor_data("incumbent", [log, f"{incumbent} today"], floor, pairs, levels, alpha)
     return floor_data("replicates", [f"{incumbent}@{run}" for run in range(runs)], floor, pairs, levels, alpha)
+
+
+def _arm(model: str) -> Incumbent | None:
+    return Incumbent(Candidate(model, incumbent=True)) if is_recorded(model) else None
 
 
 def _floor_events(pairs: Sequence[Pair]) -> Iterator[tuple[str, FloorEvent]]:

@@ -21,7 +21,7 @@ from driftline.consumers.rows import Rows
 from driftline.consumers.spine import spine_of
 from driftline.log import Coordinates, LogReader, Record, to_event
 from driftline.replay.tables import columns_of, load
-from driftline.schemas import Codec, Event, Undecodable, UsageError
+from driftline.schemas import Codec, Undecodable, UsageError
 from driftline.schemas.names import CLOCK_TICKED, EFFECT_REPORTED
 
 INITIAL = "init"
@@ -210,21 +210,20 @@ class _Steps:
             except Undecodable:
                 self.unreadable += 1
                 continue
-            if event.record not in (CLOCK_TICKED, EFFECT_REPORTED):
+            if event.record in (CLOCK_TICKED, EFFECT_REPORTED):
+                continue
+            key = event.workflow.encode()
+            taken = self._spine.take(self._rows, key, event, record.at.offset)
+            if taken.moved:
+                self._rows.keep(key, taken.row)
+            if taken.decides or taken.emitted:  # a void timer leads nowhere
                 yield {
                     "workflow": event.workflow,
                     "part": record.at.partition,
                     "pos": record.at.offset,
                     "trigger": trigger_of(event),
-                    "state": self._folded(event, record) or self._named(event.record),
+                    "state": (taken.row and taken.row.state) or self._named(event.record),
                 }
-
-    def _folded(self, event: Event, record: Record) -> str | None:
-        key = event.workflow.encode()
-        taken = self._spine.take(self._rows, key, event, record.at.offset)
-        if taken.moved:
-            self._rows.keep(key, taken.row)
-        return None if taken.row is None else taken.row.state
 
     def _named(self, record: str) -> str:
         """`shop.RefundGranted` as `refund_granted`."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from driftline.consumers.proposing import ProposalRequest
-from driftline.detectors.planning import events_needed, power_by_simulation
+from driftline.detectors import StratumChange, power_over_strata, smallest_detectable_change
+from driftline.detectors.planning import events_needed
 from driftline.replay.arms import INCUMBENT_ARM, ArmCall, Candidate, Incumbent, calls_of, judge_logged
 from driftline.replay.ledger import Ledger
 from driftline.replay.levels import EXIT_FAMILY
 from driftline.replay.pricing import Price, PriceMap, Tokens, expected_tokens, room_for
+from driftline.replay.recordings import require_distinct_runs
 from driftline.replay.result import Limits
 from driftline.replay.segment import LoggedDecision, Segment
-from driftline.replay.spread import spread_limits
+from driftline.replay.spread import CALLS_A_DECISION, SpreadLimits, spread_calls, spread_limits
 from driftline.replay.subject import Subject
 from driftline.replay.turns import planned_decisions
 from driftline.schemas import UsageError
@@ -28,9 +30,8 @@ POWER_WANTED = 0.8
 CHANGES = (0.01, 0.02, 0.03, 0.05, 0.08, 0.10, 0.15, 0.20, 0.30, 0.40, 0.60)
 """Net changes of the acceptance rate for which power is told."""
 EVENTS_SIMULATED_MAX = 5000
+"""Of all strata together; a longer plan is told the power of so many."""
 PATHS = 500
-PRODUCT_SHARE = 2
-"""Over several strata half of the capital is bet on their product, which is where a change of all of them shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class PlannedCalls:
     """Answers of the incumbent among those calls."""
     spread_calls: int
     """Beyond those calls, at most so many in strata that are still open at the end of the segment."""
+    spread_usd: float | None
+    """Dollars of those further calls, at most, beyond `usd`; None when a price is unknown."""
     in_ledger: int
     """Of the calls those that were paid for already."""
     prompt_tokens: float
@@ -99,7 +102,7 @@ class ReplayPlan:
     calls: PlannedCalls
     power: Sequence[PlannedPower]
     smallest_change: float | None
-    """Of those simulated, the smallest that is found with a chance of `POWER_WANTED`."""
+    """In hundredths, the smallest that is found with a chance of `POWER_WANTED`; None where not even the largest."""
     strata: Sequence[PlannedStratum]
     noise: float
     """Share of verdicts that is assumed to differ with nothing changed."""
@@ -119,9 +122,10 @@ def plan_replay(
 ) -> ReplayPlan:
     """Plan one candidate's run.
 
-    Power is of the verdict level under the assumed noise, all strata changing alike, by simulation of the e-process
-    that decides. Not guaranteed: the power of other levels (a change may show in actions first), or of a change that
-    a single stratum has; that is told by stratum, as the change that half of all runs find.
+    Power is of the verdict level under the assumed noise, all strata changing alike, by simulation of the signed
+    e-process in every stratum and of the global e-value that decides. Not guaranteed: the power of other levels and
+    statistics (a change may show in actions or beside a noise floor first), or of a change that a single stratum
+    has; that is told by stratum, as the change that half of all runs find.
 
     Args:
         segment: The decisions.
@@ -137,17 +141,20 @@ def plan_replay(
     Raises:
         UsageError: As `ForcedReplay.run` before it pays anything.
     """
+    require_distinct_runs(candidate, incumbent)
     every = calls_of(candidate, incumbent)
     calls = planned_calls(segment, subject, every, ledger, limits, prices, not_before)
     second = spread_limits(limits, candidate, incumbent)
     if second is not None:
-        calls = replace(calls, spread_calls=second.calls_max(calls.calls, calls.pairs))
+        further, all_of_it = spread_calls(candidate, incumbent), replace(limits, calls_max=None)
+        priced = planned_calls(segment, subject, further, ledger, all_of_it, prices, not_before)
+        calls = _with_spread(calls, priced, second)
     usd_a_pair = None if calls.usd is None else calls.usd / max(1, calls.pairs)
-    shares = 1 if len(segment.planned()) == 1 else PRODUCT_SHARE
-    power = [_power(change, calls.pairs, noise, limits, shares, usd_a_pair) for change in CHANGES]
-    found = [one.change for one in power if one.power >= POWER_WANTED]
-    strata = _strata(planned_decisions(segment, limits, len(every)), len(segment.planned()), limits, noise)
-    return ReplayPlan(calls, power, min(found, default=None), strata, noise)
+    planned = Counter(logged.stratum for logged in planned_decisions(segment, limits, len(every)))
+    events = _simulated(planned, segment.planned())
+    power = [_power(change, events, noise, limits, usd_a_pair) for change in CHANGES]
+    smallest = smallest_detectable_change(events, noise, power=POWER_WANTED, **_test(limits))
+    return ReplayPlan(calls, power, smallest, _strata(planned, len(events), limits, noise), noise)
 
 
 def planned_calls(
@@ -180,6 +187,7 @@ def planned_calls(
         pairs=asked.total() // len(calls),
         incumbent_calls=asked[INCUMBENT_ARM],
         spread_calls=0,
+        spread_usd=0.0,
         in_ledger=asked.total() - len(paid),
         prompt_tokens=sum(tokens.prompt for tokens, _ in paid),
         completion_tokens=sum(tokens.completion for tokens, _ in paid),
@@ -258,28 +266,39 @@ def _tokens(logged: LoggedDecision, request: ProposalRequest, arm: Candidate) ->
     return expected_tokens(logged, request, same_prompt)
 
 
+def _with_spread(calls: PlannedCalls, further: PlannedCalls, second: SpreadLimits) -> PlannedCalls:
+    """With the calls of the second phase, at most all strata being open, and their share of the dollars."""
+    most = second.calls_max(calls.calls, calls.pairs)
+    share = most / max(1, CALLS_A_DECISION * further.pairs)
+    usd = None if further.usd is None else share * further.usd
+    return replace(calls, spread_calls=most, spread_usd=usd)
+
+
+def _simulated(planned: Mapping[str, int], strata: Iterable[str]) -> list[int]:
+    """Events of each of the run's strata, also of one that the calls do not reach; no more than are simulated."""
+    share = min(1.0, EVENTS_SIMULATED_MAX / max(1, sum(planned.values())))
+    return [round(share * planned.get(stratum, 0)) for stratum in strata]
+
+
+def _test(limits: Limits) -> dict[str, Any]:
+    """What a simulation is told of the test: the verdict level has its share of a stratum's e-value."""
+    weight = 1 / len(EXIT_FAMILY)
+    return {"alpha": limits.alpha, "weight": weight, "min_effect": limits.min_effect, "paths": PATHS}
+
+
 def _power(
-    change: float, events: int, noise: float, limits: Limits, shares: int, usd_a_pair: float | None
+    change: float, events: Sequence[int], noise: float, limits: Limits, usd_a_pair: float | None
 ) -> PlannedPower:
     """Under the noise some verdicts differ each way; the change adds to one of them."""
-    discordant = min(1.0, noise + change)
-    found = power_by_simulation(
-        discordant,
-        (noise / 2 + change) / (noise + change),
-        min(events, EVENTS_SIMULATED_MAX),
-        alpha=limits.alpha,
-        strata=shares,
-        weight=1 / len(EXIT_FAMILY),
-        min_effect=limits.min_effect,
-        paths=PATHS,
-    )
+    discordant, majority = min(1.0, noise + change), (noise / 2 + change) / (noise + change)
+    strata = [StratumChange(discordant, majority, count) for count in events]
+    found = power_over_strata(strata, **_test(limits))
     median = found.median_events
     usd = None if median is None or usd_a_pair is None else median * usd_a_pair
     return PlannedPower(change, found.power, median, usd)
 
 
-def _strata(decisions: Sequence[LoggedDecision], strata: int, limits: Limits, noise: float) -> list[PlannedStratum]:
-    planned = Counter(logged.stratum for logged in decisions)
+def _strata(planned: Mapping[str, int], strata: int, limits: Limits, noise: float) -> list[PlannedStratum]:
     hypotheses = strata * len(EXIT_FAMILY)
 
     def needed(change: float) -> float:

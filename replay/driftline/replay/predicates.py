@@ -149,8 +149,8 @@ def measure_state(runs: Path, app: str) -> Measured:
         measured = _of_twins(report) or _of_incumbent(report)
         if measured is not None:
             return measured
-    command = f"driftline replay --app {app} --mode free --candidate MODEL, with the incumbent's name as MODEL"
-    nothing = Predicate(STATE, None, (0.0, 1.0), SHARE_MIN, f"run `{command}`")
+    command = f"`driftline replay --app {app} --mode free --candidate MODEL`, with the incumbent's name as MODEL"
+    nothing = Predicate(STATE, None, (0.0, 1.0), SHARE_MIN, f"run {command}")
     return Measured(nothing, 0, 0)
 
 
@@ -199,7 +199,7 @@ def _measured(
 ) -> Measured:
     share = count / workflows if workflows else None
     interval = mismatch_interval([1.0] * count + [0.0] * (workflows - count), ALPHA, running=False)
-    missing = "" if workflows else "no workflow with a decision is on the log"
+    missing = "" if workflows else "no workflow with a decision has its events on the log"
     return Measured(
         Predicate(name, share, interval, SHARE_MIN, missing), count, workflows, examples, longest_s, "log"
     )

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from driftline.consumers.models.recorded import RecordedAnswers
+from driftline.consumers.models.recorded import RecordedAnswers, split_recorded
+from driftline.consumers.models.sources import RECORDED
 from driftline.consumers.prompt import RecordedMessages
 from driftline.consumers.verifier_spec import SpecJudge
 from driftline.log import Coordinates, Span
+from driftline.replay.arms import Candidate, Incumbent
 from driftline.replay.segment import LoggedDecision, Segment, build_segment
 from driftline.replay.subject import RECORDED_BOUNDARY
 from driftline.schemas import (
@@ -19,6 +21,7 @@ from driftline.schemas import (
     InputCoordinates,
     NotCanonical,
     Usage,
+    UsageError,
     Verdict,
     canonical_json,
     content_hash,
@@ -53,6 +56,60 @@ def recorded_run(path: Path, name: str) -> RecordedRun:
     answers = RecordedAnswers.load(path)
     model, pinned = answers.resolve(name)
     return RecordedRun(model, answers.replicates[model][0] if pinned is None else pinned)
+
+
+def require_distinct_runs(candidate: Candidate, incumbent: Incumbent | None) -> None:
+    """Refuse recorded runs of the incumbent that are the candidate's, or that the recording does not hold.
+
+    A run that is held against itself agrees with itself, and a floor of it says that nothing is noise.
+
+    Raises:
+        BadInput: No such file, or a malformed line.
+        UsageError: A run of the incumbent is the candidate's, or there are fewer than are to be asked.
+    """
+    if incumbent is None or incumbent.arm.model is None or not incumbent.arm.is_free:
+        return
+    path, held = _held_runs(incumbent.arm.model)
+    beside = held[: incumbent.runs]
+    if len(beside) < incumbent.runs:
+        names = ", ".join(map(str, held))
+        raise UsageError(
+            f"{path} holds {len(held)} run{'s' * (len(held) > 1)} of the incumbent ({names}), and --floor asks for "
+            f"{incumbent.runs}",
+            f"give --floor {len(held)}, or a model without @REPLICATE",
+        )
+    if candidate.model is not None and candidate.is_free:
+        tried_in, tried = _held_runs(candidate.model)
+        if tried_in.resolve() == path.resolve() and tried[0] in beside:
+            mend = "give --candidate a run beyond those, MODEL@REPLICATE: the floor is what other runs differ by"
+            raise UsageError(f"the candidate {tried[0]} is itself a run of the incumbent", mend)
+
+
+def is_logged_run(segment: Segment, incumbent: Incumbent | None) -> bool:
+    """Whether the incumbent's first run is a recorded one that the log was imported from: the log once more.
+
+    Raises:
+        BadInput: No such file, or a malformed line.
+        UsageError: The recording holds no such run.
+    """
+    if incumbent is None or incumbent.arm.model is None or not incumbent.arm.is_free:
+        return False
+    path, (run, *_) = _held_runs(incumbent.arm.model)
+    answers = RecordedAnswers.load(path)
+    for logged in segment.decisions:
+        row = answers.get(logged.decision.workflow, str(run))
+        if row is None or escape_surrogates(row.text) != logged.decision.attempts[0].raw_response:
+            return False
+    return True
+
+
+def _held_runs(model: str) -> tuple[Path, list[RecordedRun]]:
+    """File of `recorded/<path>#<model>[@replicate]`, and its runs in the order in which they are asked."""
+    path, name = split_recorded(model.removeprefix(RECORDED))
+    answers = RecordedAnswers.load(path)
+    held, pinned = answers.resolve(name)
+    numbers = answers.replicates[held] if pinned is None else [pinned]
+    return path, [RecordedRun(held, number) for number in numbers]
 
 
 def recorded_segments(path: Path, runs: Iterable[RecordedRun], spec: SpecJudge) -> Mapping[RecordedRun, Segment]:

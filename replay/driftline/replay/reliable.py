@@ -82,7 +82,8 @@ def repeated_in_run(database: Path, report: Mapping[str, Any]) -> Repeated:
     arms = (report.get("noise_floor") or {}).get("arms") or []
     names = arms if len(arms) == runs else [f"{report['baseline']}@{number}" for number in range(runs)]
     events = [stored.event() for stored in ordered]
-    return Repeated(f"run {report['run_id']}", report["baseline"], names, [report["candidate"]], events)
+    model = (report.get("incumbent") or {}).get("model") or report["baseline"]
+    return Repeated(f"run {report['run_id']}", model, names, [report["candidate"]], events)
 
 
 @dataclass(frozen=True, slots=True)

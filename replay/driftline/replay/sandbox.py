@@ -18,6 +18,7 @@ from fastavro import schemaless_reader, schemaless_writer
 from driftline.consumers.app import App
 from driftline.consumers.boundary import BoundBoundary
 from driftline.consumers.engine import Input, Outcome
+from driftline.consumers.row_timers import DueTimer
 from driftline.consumers.rows import Rows
 from driftline.consumers.spine import fired, spine_of
 from driftline.replay.segment import LoggedDecision
@@ -129,8 +130,17 @@ class Sandbox:
     1. Facts from outside are fed as they lie on the log; one whose cause did not happen here, or happened
     otherwise, is withheld. 2. The spine takes each event into the row. 3. Where a boundary decides its type, the arm
     decides it. 4. What that commits is fed where the log has the event of its id, else at once. An event that the
-    log passed over is passed over when it is the same. 5. Timers are the row's own: one fires before the first fact
-    that comes after it is due, and those still running fire up to `until`.
+    log passed over is passed over when it is the same. 5. Timers are the row's own. One that the log has too fires
+    where it lies there, as late as the log's clock was; any other before the first event that comes after it is due,
+    and at the end, as far as the clock came.
+
+    Args:
+        app: Whose code.
+        workflow: What is lived again.
+        arm: Decides.
+        sameness: Compares events.
+        seed: Of the simulator's randomness.
+        until: Event time that the log's clock came to; None where nobody told it.
     """
 
     def __init__(
@@ -148,8 +158,12 @@ class Sandbox:
         self._key = workflow.name.encode()
         self._rows = Rows(app.row_fold)
         self._logged = {logged.event.id: logged.event for logged in workflow.events}
-        self._timers = {logged.event.id: logged for logged in workflow.events if logged.event.record == TIMER_FIRED}
-        """Timers that fired on the log: what the sandbox's own lead to is held against what was decided then."""
+        fired_then = [logged for logged in workflow.events if logged.event.record == TIMER_FIRED]
+        self._timers = {logged.event.id: logged for logged in reversed(fired_then)}
+        """Timers that fired on the log: what the sandbox's own lead to is held against what was decided then. Of one
+        that was told twice the first counts; the other was void."""
+        self._timer_places = Counter(map(_timer_of, fired_then))
+        """Places on the log that are still to come, by name and due time of the timer."""
         self._places = Counter(logged.event.id for logged in workflow.events if logged.committed)
         """Places on the log that are still to come, by event id."""
         self._waiting: dict[str, deque[Event]] = {}
@@ -185,14 +199,29 @@ class Sandbox:
         )
 
     async def _fire_until(self, time: datetime) -> None:
-        """Let the row's timers fire; one may start another."""
-        while due := self._rows.due(time):
+        """Let the row's timers fire that the log has no place for; one may start another."""
+        while self._until is not None and (due := self._rows.due(min(time, self._until))):
             for timer in due:
-                event = fired(self._app, timer)
-                await self._feed(event, self._timers.get(event.id))
+                if not self._timer_places[timer.name, timer.due_at]:
+                    await self._fire(timer)
+
+    async def _fire_at(self, logged: LoggedEvent) -> None:
+        """Let the timer fire that the log has here, if it runs here too. What was void there is passed over."""
+        name, due_at = place = _timer_of(logged)
+        self._timer_places[place] -= 1
+        row = self._rows.get(self._key)
+        if row is None or row.timers.get(name) != due_at:
+            return
+        if row.version == logged.event.data["row_version"] or not self._timer_places[place]:
+            await self._fire(DueTimer(self._key, name, row.version, due_at))
+
+    async def _fire(self, timer: DueTimer) -> None:
+        event = fired(self._app, timer)
+        await self._feed(event, self._timers.get(event.id))
 
     async def _come_to(self, logged: LoggedEvent) -> None:
         if logged.event.record == TIMER_FIRED:
+            await self._fire_at(logged)
             return
         if logged.committed:
             self._places[logged.event.id] -= 1
@@ -279,6 +308,11 @@ class Sandbox:
         return InputCoordinates(
             topic=topic, partition=partition, offset=offset, event_id=event.id, event_time=event.time
         )
+
+
+def _timer_of(logged: LoggedEvent) -> tuple[str, datetime]:
+    """Name and due time of a timer that fired."""
+    return logged.event.data["timer"], logged.event.data["due_at"]
 
 
 def _of_boundary(bound: BoundBoundary, logged: LoggedDecision | None) -> LoggedDecision | None:

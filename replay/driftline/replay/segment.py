@@ -16,6 +16,10 @@ from driftline.schemas.cloudevents import epoch_ms, format_time
 from driftline.schemas.names import DECISION
 
 
+class EmptySegment(UsageError):
+    """A selection takes no decision."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoggedDecision:
     """A decision and where it lies."""
@@ -53,6 +57,8 @@ class Selection:
     Attributes:
         start: First event time.
         stop: Event time before which it ends.
+        decided_from: First time of decision; `start` and `stop` are of the events that were decided on.
+        decided_to: Time of decision before which it ends.
         offsets: Partition to `[start, stop)`; what it leaves out, no time brings in.
         streams: Event types; empty for all.
         keys: Workflows; empty for all.
@@ -67,6 +73,8 @@ class Selection:
     keys: frozenset[str] = frozenset()
     sample: int | None = None
     sample_seed: int = 0
+    decided_from: datetime | None = None
+    decided_to: datetime | None = None
 
     def __post_init__(self) -> None:
         if self.sample is not None and self.sample < 1:
@@ -74,15 +82,18 @@ class Selection:
 
     def takes(self, decision: Decision, at: Coordinates) -> bool:
         """Whether a decision belongs to the segment."""
-        return self.takes_fields(decision.stream, decision.workflow, decision.input.event_time, at)
+        given = decision.stream, decision.workflow, decision.input.event_time, at
+        return self.takes_fields(*given, decision.decided_at)
 
-    def takes_fields(self, stream: str, workflow: str, event_time: datetime, at: Coordinates) -> bool:
+    def takes_fields(
+        self, stream: str, workflow: str, event_time: datetime, at: Coordinates, decided_at: datetime | None = None
+    ) -> bool:
         """As `takes`, of a decision that is not validated as a whole."""
         if self.streams and stream not in self.streams:
             return False
         if self.keys and workflow not in self.keys:
             return False
-        return self._takes_time(epoch_ms(event_time)) and self._takes_place(at)
+        return self._takes_time(epoch_ms(event_time)) and self._takes_decided(decided_at) and self._takes_place(at)
 
     def may_take(self, record: Record) -> bool:
         """False for a record that need not be decoded: its timestamp is the event time, its key the workflow."""
@@ -93,6 +104,13 @@ class Selection:
     def _takes_time(self, time_ms: int) -> bool:
         after = self.start is None or time_ms >= epoch_ms(self.start)
         return after and (self.stop is None or time_ms < epoch_ms(self.stop))
+
+    def _takes_decided(self, time: datetime | None) -> bool:
+        """A fact was not decided: no time of decision leaves it out."""
+        if time is None:
+            return True
+        after = self.decided_from is None or time >= self.decided_from
+        return after and (self.decided_to is None or time < self.decided_to)
 
     def _takes_place(self, at: Coordinates) -> bool:
         if self.offsets is None:
@@ -166,7 +184,7 @@ def log_order(logged: LoggedDecision) -> tuple[datetime, Coordinates]:
     return logged.decision.input.event_time, logged.at
 
 
-def _empty(reader: LogReader, topic: str, streams: set[str]) -> UsageError:
+def _empty(reader: LogReader, topic: str, streams: set[str]) -> EmptySegment:
     """What to say of a segment without decisions: what the log holds, and what the rest of the selection left."""
     whole = reader.span(topic)
     times = [record.timestamp_ms for record in reader.read(whole)]
@@ -178,7 +196,7 @@ def _empty(reader: LogReader, topic: str, streams: set[str]) -> UsageError:
         held += f", events from {first} to {last}"
     if streams:
         held += f"; those in the times and keys asked for are of {', '.join(sorted(streams))}"
-    return UsageError(f"the segment is empty: {held}", "widen --from, --to, --offsets, --stream or --key")
+    return EmptySegment(f"the segment is empty: {held}", "widen --from, --to, --offsets, --stream or --key")
 
 
 def decision_of(record: Record, codec: Codec) -> Decision | None:

@@ -16,8 +16,8 @@ from driftline.log import Span
 from driftline.replay.arms import Candidate, Incumbent
 from driftline.replay.harness import ForcedReplay
 from driftline.replay.ledger import Ledger
-from driftline.replay.levels import VERDICT
-from driftline.replay.result import ForcedResult, Limits, Pair, Progress
+from driftline.replay.levels import VERDICT, JudgedAnswer
+from driftline.replay.result import Contrast, ForcedResult, Limits, Pair, Progress
 from driftline.replay.segment import LoggedDecision, Segment
 from driftline.replay.spending import Spending
 from driftline.replay.subject import Subject
@@ -32,6 +32,8 @@ PLANNED = 1_000_000_000
 
 
 S = TypeVar("S", LevelSummary, StratumSummary)
+Arms = Callable[[Pair], tuple[JudgedAnswer, JudgedAnswer]]
+"""Which two arms of a pair are held against one another."""
 
 
 class Tail(Protocol):
@@ -47,8 +49,9 @@ class ShadowReplay(ForcedReplay):
     Evidence enters in the order in which decisions came, which is fixed before any of them is asked again. Strata are
     those that the subject declares; a decision of another is passed over. A decision that comes twice counts once.
 
-    Intervals of the verdict's net change are empirical-Bernstein sequences for the mean of what was read, whatever
-    the traffic does; those of other levels take what was read for a sample of what is to come.
+    Intervals of the verdict's net change, those of the contrasts with the incumbent too, are empirical-Bernstein
+    sequences for the mean of what was read, whatever the traffic does; those of other levels take what was read for a
+    sample of what is to come.
 
     Not guaranteed: that `equivalent` holds for later decisions where traffic changes with time; its intervals take
     what was read for a sample of what is to come. `diverged` keeps its bound on false alarms whatever the traffic.
@@ -106,8 +109,7 @@ class ShadowReplay(ForcedReplay):
 
     async def run(self, on_progress: Callable[[Progress], None] = lambda progress: None) -> ForcedResult:
         """As `ForcedReplay.run`. Intervals of the verdict's change are for the mean so far, which may drift."""
-        result = await super().run(on_progress)
-        return replace(result, judged=_followed(result, self._limits.alpha))
+        return _followed(await super().run(on_progress), self._limits.alpha)
 
     def stop(self, because: str = "interrupted") -> None:
         """Take no further decision; calls in flight come to their end."""
@@ -167,27 +169,55 @@ class ShadowReplay(ForcedReplay):
         return self._closed or "interrupted"
 
 
-def _followed(result: ForcedResult, alpha: float) -> JudgeSummary:
-    """The summary with intervals that hold in the log's own order, where traffic changes with time."""
-    pairs = [pair for pair in result.pairs if not pair.lost]
-    by_stratum: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        by_stratum.setdefault(pair.logged.stratum, []).append(pair)
+def _followed(result: ForcedResult, alpha: float) -> ForcedResult:
+    """The result with intervals that hold in the log's own order, where traffic changes with time."""
+
+    def told(judged: JudgeSummary, arms: Arms) -> JudgeSummary:
+        return _running_summary(judged, _differences(result.pairs, arms), alpha)
+
+    def contrast(one: Contrast | None, arms: Arms) -> Contrast | None:
+        return None if one is None else replace(one, judged=told(one.judged, arms))
+
     return replace(
-        result.judged,
-        levels=tuple(_running(one, pairs, alpha) for one in result.judged.levels),
-        strata=tuple(_running(one, by_stratum.get(one.stratum, []), alpha) for one in result.judged.strata),
+        result,
+        judged=told(result.judged, lambda pair: (pair.baseline, pair.candidate)),
+        environment=contrast(result.environment, lambda pair: (pair.baseline, pair.floor[0])),
+        change=contrast(result.change, lambda pair: (pair.floor[0], pair.candidate)),
     )
 
 
-def _running(summary: S, pairs: Sequence[Pair], alpha: float) -> S:
+def _differences(pairs: Sequence[Pair], arms: Arms) -> list[tuple[str, float]]:
+    """Stratum and difference of the verdicts of each pair that has both, in the order in which it was read."""
+    there = [(pair.logged.stratum, *arms(pair)) for pair in pairs]
+    return [
+        (stratum, float(after.judgement.accepted) - float(before.judgement.accepted))
+        for stratum, before, after in there
+        if not before.lost and not after.lost
+    ]
+
+
+def _running_summary(judged: JudgeSummary, read: Sequence[tuple[str, float]], alpha: float) -> JudgeSummary:
+    by_stratum: dict[str, list[float]] = {}
+    for stratum, difference in read[: judged.events]:
+        by_stratum.setdefault(stratum, []).append(difference)
+    pooled = [difference for _, difference in read[: judged.events]]
+    return replace(
+        judged,
+        levels=tuple(_running(one, pooled, judged.events_at_stop, alpha) for one in judged.levels),
+        strata=tuple(
+            _running(one, by_stratum.get(one.stratum, []), one.events_at_stop, alpha) for one in judged.strata
+        ),
+    )
+
+
+def _running(summary: S, differences: Sequence[float], events_at_stop: int, alpha: float) -> S:
     """Where the level is the verdict: both intervals, over everything read and over what was evidence."""
     if summary.level != VERDICT:
         return summary
     mean = RunningMeanInterval(alpha)
     at_stop = mean.interval
-    for pair in pairs:
-        mean.update(float(pair.candidate.judgement.accepted) - float(pair.baseline.judgement.accepted))
-        if pair.evidence:
+    for number, difference in enumerate(differences, start=1):
+        mean.update(difference)
+        if number <= events_at_stop:
             at_stop = mean.interval
     return replace(summary, interval=mean.interval, interval_at_stop=at_stop)

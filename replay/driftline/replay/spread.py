@@ -4,7 +4,8 @@ Two answers of the incumbent and two of the candidate show what rates cannot: a 
 commonest answer, or varies more around it. Nothing is shared with what the first phase saw, so that given it the
 four are exchangeable if nothing changed. The e-value of a stratum's second phase therefore multiplies that of its
 first: a product of e-values each of which is valid given all before it is an e-value. For the same reason the
-strata may be chosen by what the first phase found.
+strata may be chosen by what the first phase found. Each level is tested by its own answers: a changed action names
+no verdict.
 """
 
 from __future__ import annotations
@@ -16,13 +17,17 @@ from driftline.detectors import Decision, JudgeSummary, StratumSummary, e_bh, gl
 from driftline.detectors.mmd import MmdEProcess
 from driftline.replay.arms import INCUMBENT_ARM, ArmCall, Asking, Candidate, Incumbent
 from driftline.replay.counting import cost_usd, paid_calls
-from driftline.replay.levels import ACTION, EXIT_FAMILY, VERDICT, JudgedAnswer
+from driftline.replay.levels import EXIT_FAMILY, VERDICT, JudgedAnswer
 from driftline.replay.reading import Reading
-from driftline.replay.result import Contrast, ForcedResult, Limits, Progress
+from driftline.replay.result import COVERAGE_MIN, Contrast, ForcedResult, Limits, Progress
 
 SPREAD_PURPOSE = "spread"
 CALLS_A_DECISION = 4
 DIVERGED: Decision = "diverged"
+COVERAGE = "coverage"
+
+ByLevel = Mapping[str, Mapping[str, float]]
+"""E-value by stratum and level."""
 
 
 def spread_calls(candidate: Candidate, incumbent: Incumbent | None) -> list[ArmCall]:
@@ -30,7 +35,7 @@ def spread_calls(candidate: Candidate, incumbent: Incumbent | None) -> list[ArmC
     beside = Candidate(incumbent=True) if incumbent is None else incumbent.arm
     return [
         *(ArmCall(beside, Asking(INCUMBENT_ARM, SPREAD_PURPOSE, replicate)) for replicate in (0, 1)),
-        *(ArmCall(candidate, Asking("candidate", SPREAD_PURPOSE, replicate)) for replicate in (2, 3)),
+        *(ArmCall(candidate, Asking("candidate", SPREAD_PURPOSE, replicate), True) for replicate in (2, 3)),
     ]
 
 
@@ -82,7 +87,7 @@ def open_strata(first: ForcedResult, delta: float) -> tuple[str, ...]:
 async def spread_on(
     first: ForcedResult,
     again: Reading,
-    alpha: float,
+    limits: Limits,
     cut_short: bool,
     on_progress: Callable[[Progress], None],
 ) -> ForcedResult:
@@ -91,11 +96,11 @@ async def spread_on(
     Args:
         first: What the first phase left.
         again: Reads the decisions of its open strata.
-        alpha: Bound on the probability of a false alarm.
+        limits: `alpha` and `min_effect` of the run.
         cut_short: Whether it has fewer decisions than there are, because calls were limited.
         on_progress: Told calls and evidence as they come; what was read of the segment stays as it is.
     """
-    evidence = SpreadEvidence(first, alpha)
+    evidence = SpreadEvidence(first, limits)
 
     def told(at: Progress) -> None:
         on_progress(replace(at, planned=len(first.pairs), read=len(first.pairs), paid_calls=before + at.paid_calls))
@@ -115,7 +120,10 @@ async def spread_on(
         judged=evidence.judged(first.judged),
         change=evidence.change(made),
         stopped_because="budget_ended" if cut_short or again.is_out_of_budget else first.stopped_because,
+        coverage=min(first.coverage, evidence.coverage),
     )
+    if evidence.coverage < COVERAGE_MIN:
+        return replace(result, stopped_because=COVERAGE)
     if evidence.decision is None:
         return result
     return replace(result, verdict=DIVERGED, stopped_because="alarm")
@@ -128,11 +136,17 @@ class SpreadEvidence:
     answers speak as well; log against incumbent gets nothing new.
     """
 
-    def __init__(self, first: ForcedResult, alpha: float) -> None:
-        self._alpha = alpha
-        self._main = _by_stratum(first.judged)
+    def __init__(self, first: ForcedResult, limits: Limits) -> None:
+        self._alpha = limits.alpha
+        self._main = _by_level(first.judged)
         self._change = first.change
-        self._fresh = {stratum: MmdEProcess(_alike) for stratum in first.open_strata}
+        self._fresh = {
+            (stratum, level): MmdEProcess(min_effect=limits.min_effect)
+            for stratum in first.open_strata
+            for level in EXIT_FAMILY
+        }
+        self._offered = 0
+        self._entered = 0
 
     @property
     def e_value(self) -> float:
@@ -147,17 +161,25 @@ class SpreadEvidence:
     @property
     def done(self) -> bool:
         """Whether the alarm is in, and that of the change where there is one to wait for."""
-        return self.decision is not None and (self._change is None or self._has_changed())
+        return self.decision is not None and (not self._change_is_open or self._has_changed())
+
+    @property
+    def coverage(self) -> float:
+        """Share of the decisions read of which all four answers came."""
+        return self._entered / self._offered if self._offered else 1.0
 
     def observe(
         self, stratum: str, baseline: JudgedAnswer, first: JudgedAnswer, others: Sequence[JudgedAnswer]
     ) -> bool:
         """Take four fresh answers to a decision: two of the incumbent, then two of the candidate."""
         answers = [first, *others]
+        self._offered += not baseline.lost
         if any(answer.lost for answer in answers):
             return False
-        one, two, three, four = (answer.hashes for answer in answers)
-        self._fresh[stratum].update((one, two), (three, four))
+        self._entered += 1
+        for level in EXIT_FAMILY:
+            one, two, three, four = (answer.hashes.get(level) for answer in answers)
+            self._fresh[stratum, level].update((one, two), (three, four))
         return True
 
     def observe_after_stop(self, stratum: str, baseline: JudgedAnswer, first: JudgedAnswer) -> None:
@@ -166,7 +188,7 @@ class SpreadEvidence:
     def judged(self, first: JudgeSummary) -> JudgeSummary:
         """The first phase's summary with the e-values and names of both."""
         strata = [
-            replace(stratum, e_value=self._both(stratum.stratum, stratum.e_value or 0.0))
+            replace(stratum, e_value=self._both(stratum.stratum, stratum.level, stratum.e_value or 0.0))
             if stratum.level in EXIT_FAMILY
             else stratum
             for stratum in first.strata
@@ -187,39 +209,45 @@ class SpreadEvidence:
 
     def change(self, calls: int) -> Contrast | None:
         """The incumbent today against the candidate, by both phases, of which the second took so many calls."""
-        if self._change is None or self._change.verdict == DIVERGED:
+        if self._change is None or not self._change_is_open:
             return self._change
-        judged = replace(self._change.judged, e_value=self._global(_by_stratum(self._change.judged)))
+        judged = replace(self._change.judged, e_value=self._global(_by_level(self._change.judged)))
         both = replace(self._change, judged=judged, calls=self._change.calls + calls)
+        if self.coverage < COVERAGE_MIN:
+            return replace(both, stopped_because=COVERAGE)
         if not self._has_changed():
             return both
         return replace(both, verdict=DIVERGED, stopped_because="alarm", judged=replace(judged, decision=DIVERGED))
 
-    def _has_changed(self) -> bool:
-        if self._change is None or self._change.verdict == DIVERGED:
-            return True
-        return self._global(_by_stratum(self._change.judged)) >= 1 / self._alpha
+    @property
+    def _change_is_open(self) -> bool:
+        """Whether fresh answers can settle it: what an arm has lost in the first phase they do not bring back."""
+        change = self._change
+        return change is not None and change.verdict != DIVERGED and change.stopped_because != COVERAGE
 
-    def _both(self, stratum: str, first: float) -> float:
-        fresh = self._fresh.get(stratum)
+    def _has_changed(self) -> bool:
+        return self._change is not None and self._global(_by_level(self._change.judged)) >= 1 / self._alpha
+
+    def _both(self, stratum: str, level: str, first: float) -> float:
+        fresh = self._fresh.get((stratum, level))
         return first if fresh is None else first * fresh.e_value
 
-    def _global(self, first: Mapping[str, float]) -> float:
-        return global_e_value([self._both(stratum, e_value) for stratum, e_value in first.items()])
+    def _global(self, first: ByLevel) -> float:
+        """Over the strata, each by the mean of its levels, which share events."""
+        both = [
+            [self._both(stratum, level, e_value) for level, e_value in levels.items()]
+            for stratum, levels in first.items()
+        ]
+        return global_e_value([sum(e_values) / len(e_values) for e_values in both])
 
 
-def _by_stratum(judged: JudgeSummary) -> dict[str, float]:
-    """E-value of each stratum: the mean of its levels, which share events."""
-    found: dict[str, list[float]] = {}
+def _by_level(judged: JudgeSummary) -> ByLevel:
+    """E-values of the levels that decide."""
+    found: dict[str, dict[str, float]] = {}
     for stratum in judged.strata:
         if stratum.level in EXIT_FAMILY and stratum.e_value is not None:
-            found.setdefault(stratum.stratum, []).append(stratum.e_value)
-    return {stratum: sum(values) / len(values) for stratum, values in found.items()}
-
-
-def _alike(one: Mapping[str, str], other: Mapping[str, str]) -> float:
-    """The kernel: equality of the action and of the verdict, averaged. Both are positive definite, and so it is."""
-    return ((one.get(ACTION) == other.get(ACTION)) + (one[VERDICT] == other[VERDICT])) / 2
+            found.setdefault(stratum.stratum, {})[stratum.level] = stratum.e_value
+    return found
 
 
 def _is_equivalent(stratum: StratumSummary, delta: float) -> bool:

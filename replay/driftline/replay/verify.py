@@ -16,10 +16,10 @@ from driftline.consumers.garbage import rare_collections
 from driftline.consumers.judging import Case, Judge
 from driftline.consumers.proposing import Answer, ProposerFailure
 from driftline.log import AppTopics, Coordinates, LogReader, Record
-from driftline.replay.segment import Selection, decision_of, span_of
+from driftline.replay.segment import EmptySegment, Selection, decision_of, span_of
 from driftline.replay.segment_file import iter_decisions
 from driftline.replay.subject import RECORDED_BOUNDARY, Subject
-from driftline.schemas import Attempt, Codec, Decision, Rejection, Undecodable, Usage, UsageError, Verdict
+from driftline.schemas import Attempt, Codec, Decision, Rejection, Undecodable, Usage, Verdict
 from driftline.schemas.canonical import read_json
 from driftline.schemas.names import DECISION
 
@@ -88,17 +88,19 @@ def verify_log(
     subject: Subject,
     selection: Selection,
     on_progress: Callable[[int], None] = lambda decisions: None,
+    on_decision: Callable[[Coordinates, Plain], None] = lambda at, decision: None,
 ) -> VerifyResult:
     """Verify what a selection takes of the log, in memory that does not grow with it.
 
-    A decision that lies on the log twice counts twice.
+    A decision that lies on the log twice counts twice. `on_decision` is shown each, as it was decoded.
 
     Raises:
-        UsageError: The segment is empty, or a boundary is gone.
+        EmptySegment: The selection takes none.
+        UsageError: A boundary is gone.
         BadInput: A record of the decisions topic is no decision; names its coordinates.
     """
     span = span_of(reader, AppTopics(subject.name).decisions, selection)
-    return _verify(_decoded(reader.read(span, headers=False), codec, selection), subject, on_progress)
+    return _verify(_decoded(reader.read(span, headers=False), codec, selection), subject, on_progress, on_decision)
 
 
 def verify_file(
@@ -119,15 +121,21 @@ def verify_data(app: str, result: VerifyResult) -> dict[str, Any]:
     return {"app": app, "mode": "verify", "verdict": result.verdict, **asdict(result)}
 
 
-def _verify(source: Source, subject: Subject, on_progress: Callable[[int], None]) -> VerifyResult:
+def _verify(
+    source: Source,
+    subject: Subject,
+    on_progress: Callable[[int], None],
+    on_decision: Callable[[Coordinates, Plain], None] = lambda at, decision: None,
+) -> VerifyResult:
     verifying = _Verifying(subject)
     with rare_collections():
         for at, decision in source:
             verifying.add(at, decision)
+            on_decision(at, decision)
             if verifying.decisions % TOLD_EVERY == 0:
                 on_progress(verifying.decisions)
     if not verifying.decisions:
-        raise UsageError("the segment is empty", "widen --from, --to, --offsets, --stream or --key")
+        raise EmptySegment("the segment is empty", "widen --from, --to, --offsets, --stream or --key")
     return verifying.result()
 
 
@@ -142,7 +150,7 @@ def _decoded(records: Iterable[Record], codec: Codec, selection: Selection) -> S
         if decoded.name == DECISION:
             value = decoded.value
             told = value["stream"], value["workflow"], value["input"]["event_time"]
-            if everything or selection.takes_fields(*told, record.at):
+            if everything or selection.takes_fields(*told, record.at, value["decided_at"]):
                 yield record.at, value
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from driftline.consumers.app import App
 from driftline.consumers.rows import Rows
-from driftline.consumers.spine import SPINE, TIMER, Spine, Taken, spine_of
+from driftline.consumers.sources import SPINE, is_own, source_of
+from driftline.consumers.spine import Spine, Taken, spine_of
 from driftline.detectors import planned_order
 from driftline.log import Coordinates, LogReader, Record, to_event
 from driftline.replay.segment import LoggedDecision, Selection, decision_of
 from driftline.schemas import Codec, Event, NotCanonical, Undecodable, UsageError
 from driftline.schemas.cloudevents import from_epoch_ms, from_headers
+from driftline.schemas.names import CLOCK_TICKED, TIMER_FIRED
 
 CommittedIds = Callable[[frozenset[str]], Collection[str]]
 """Which of some event ids boundaries committed, anywhere on the log."""
@@ -53,8 +56,8 @@ class Workflow:
 
     @property
     def facts(self) -> int:
-        """How many of its events are facts from outside."""
-        return sum(not logged.committed for logged in self.events)
+        """How many of its events are facts from outside; timers are the row's own."""
+        return sum(not logged.committed and logged.event.record != TIMER_FIRED for logged in self.events)
 
     @property
     def stratum(self) -> str:
@@ -76,6 +79,8 @@ class History:
     """Workflows that were left out because the log no longer holds their beginning."""
     unreadable: int = 0
     """Records of these workflows that are no events; the runtime put them onto the dead topic."""
+    ticked: datetime | None = None
+    """Event time that the log's clock has come to; None where nobody told it."""
 
 
 def load_workflows(reader: LogReader, codec: Codec, app: App, selection: Selection) -> History:
@@ -109,7 +114,7 @@ def load_workflows(reader: LogReader, codec: Codec, app: App, selection: Selecti
             "widen --from, --to, --stream or --key",
         )
     unreadable = sum(bad for _, bad in found)
-    return History(app.name, history.workflows, history.undecided, chosen.headless, unreadable)
+    return History(app.name, history.workflows, history.undecided, chosen.headless, unreadable, chosen.ticked)
 
 
 def build_history(
@@ -145,8 +150,7 @@ def build_history(
 
 def is_committed(app: str, source: str) -> bool:
     """Whether a source is a boundary of the app, or its spine; effectors and timers report on the world outside."""
-    own = f"driftline:{app}/"
-    return source.startswith(own) and not source.startswith((f"{own}effector/", f"{own}{TIMER}"))
+    return is_own(app, source)
 
 
 def history_row(app: App, workflow: Workflow) -> str | None:
@@ -158,7 +162,7 @@ def history_row(app: App, workflow: Workflow) -> str | None:
     spine, rows, key = spine_of(app), Rows(app.row_fold), workflow.name.encode()
     caused: dict[str | None, list[Event]] = {}
     for logged in workflow.events:
-        if logged.committed and logged.event.source != f"driftline:{app.name}/{SPINE}":
+        if logged.committed and logged.event.source != source_of(app.name, SPINE):
             caused.setdefault(logged.event.causation_id, []).append(logged.event)
     for logged in workflow.events:
         if not logged.passed_over and take_in(spine, rows, key, logged.event, logged.at.offset) is not None:
@@ -185,7 +189,10 @@ def take_in(spine: Spine, rows: Rows, key: bytes, event: Event, offset: int) -> 
 
 def settle_in(spine: Spine, rows: Rows, key: bytes, committed: Sequence[Event], offset: int) -> None:
     """Keep the row after what is committed with an event."""
-    rows.keep(key, spine.settle(rows, rows.get(key), committed, offset))
+    before = rows.get(key)
+    settled = spine.settle(rows, before, committed, offset)
+    if settled is not before:
+        rows.keep(key, settled)
 
 
 class _Chosen:
@@ -196,6 +203,7 @@ class _Chosen:
         self.began: dict[bytes, bool] = {}
         self.records: dict[bytes, list[Record]] = {}
         self.headless = 0
+        self.ticked: datetime | None = None
 
     def add(self, record: Record) -> None:
         """Take the next record of the events topic."""
@@ -211,8 +219,11 @@ class _Chosen:
             envelope, name = from_headers(record.headers), key.decode()
         except (Undecodable, UnicodeDecodeError):
             return
-        headless = is_committed(self._app, envelope.source)
         time = from_epoch_ms(record.timestamp_ms)
+        if envelope.type == CLOCK_TICKED:  # of no workflow
+            self.ticked = time if self.ticked is None else max(time, self.ticked)
+            return
+        headless = is_committed(self._app, envelope.source)
         taken = self._selection.takes_fields(envelope.type, name, time, record.at)
         self.headless += headless and taken
         self.began[key] = taken and not headless

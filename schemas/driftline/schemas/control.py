@@ -11,6 +11,8 @@ from driftline.schemas.fields import Logged, Quoted, UtcMillis
 KILL = "kill"
 THROTTLE = "throttle"
 SPINE = "spine"
+EVENT_LOG, STATE_MACHINE = "event-log", "state-machine"
+"""The values of `SpineCut.spine`."""
 
 
 class ControlSetting(Logged):
@@ -51,13 +53,17 @@ class Throttle(_Value):
 
 
 class SpineCut(_Value):
-    """Which spine the app's log has, and from where on. Written once, by the cut-over or at an app's first start."""
+    """Which spine the app's log has, and from where on. Written by the cut-over or at an app's first start, once; a
+    cut-over that found a process of the app on the log takes it back.
+    """
 
     spine: str
     """`event-log` or `state-machine`."""
     rows_version: str
     """Version of the rows that were written then."""
     offsets: dict[str, int]
-    """Partition of the events topic to the first offset that is decided on this spine."""
+    """Partition of the events topic to the first offset that is decided on this spine; some above it may have been
+    decided before.
+    """
     rows_hash: str = ""
     """Hash of the rows that it began with; empty where it began with none."""

@@ -144,7 +144,7 @@ class Codec:
         if body.tell() != len(data):
             raise Undecodable(UndecodableReason.TRAILING_BYTES, f"bytes after the end of {reader.name}")
         if reader.protection is not None:
-            value = reader.protection.shown(value, self._pii_key)  # type: ignore[arg-type]
+            value = dict(reader.protection.shown(value, self._pii_key))  # type: ignore[arg-type]
         return Decoded(reader.name, value, schema_id)  # type: ignore[arg-type]
 
     def knows(self, data: bytes | None) -> bool:

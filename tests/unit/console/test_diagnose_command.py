@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -149,3 +150,28 @@ def test_a_recording_is_decomposed_without_a_run(quiz: list[str]) -> None:
 def test_a_recording_wants_a_model_and_a_run_wants_none(quiz: list[str]) -> None:
     assert "a recording takes --model and --verifier" in refused(*quiz)
     assert "are of a recording" in refused("reliability", "--model", "old")
+
+
+def test_a_diagnosis_that_asked_nothing_takes_the_place_of_none_that_did(replayed: Replayed) -> None:
+    folder = replayed(INFLATED)
+    nothing = call("diagnose", "--max-calls", "2")
+    assert nothing.exit_code == 4
+    assert json.loads((folder / FILE).read_text())["stopped_because"] == "too_small"
+    call("diagnose")
+    call("diagnose", "--max-calls", "2")
+    assert json.loads((folder / FILE).read_text())["conclusion"] == "candidate"
+
+
+def test_a_segment_file_that_moved_is_one_line(replayed: Replayed) -> None:
+    folder = replayed(INFLATED)
+    asked = json.loads((folder / REQUEST).read_text())
+    (folder / REQUEST).write_text(json.dumps(asked | {"segment_file": str(folder / "moved.parquet")}))
+    assert "there is no segment file" in refused("diagnose", folder.name)
+
+
+@pytest.mark.parametrize("command", ["diagnose", "reliability"])
+def test_a_run_that_compared_no_decisions_is_one_line(command: str, replayed: Replayed) -> None:
+    folder = replayed(INFLATED)
+    with duckdb.connect(str(folder / "replay.duckdb")) as db:
+        db.execute("""UPDATE run SET report = json_merge_patch(report, '{"mode": "free"}')""")
+    assert f"run {folder.name} is of the mode free" in refused(command, folder.name)

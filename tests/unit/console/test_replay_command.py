@@ -172,6 +172,7 @@ def test_what_stays_open_names_the_option_that_asks_further(ran: Ran) -> None:
     _, asked = ran(*command, "--mmd")
     assert asked["spread_calls"] == 4 * report["events"]
     assert asked["paid_calls"] == report["paid_calls"] + asked["spread_calls"]
+    assert asked["note"] == f"{asked['spread_calls']} of the calls were fresh answers, 4 a decision, in open strata"
     _, refused = ran(*command, "--no-mmd")
     assert refused["note"] == ""
 

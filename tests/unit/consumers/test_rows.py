@@ -7,12 +7,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from driftline.consumers import Fold
 from driftline.consumers.artifacts import app_artifacts
 from driftline.consumers.dead import DETAIL_BYTES_MAX, VALUE_BYTES_MAX, input_offset, to_dead
 from driftline.consumers.restoring import RowRestorer
-from driftline.consumers.rows import Rows, row_record
+from driftline.consumers.row_bytes import FoldVersionCheck
+from driftline.consumers.rows import Row, Rows, row_record
 from driftline.examples.renewals.app import app as renewals
 from driftline.log import Coordinates, MemoryLog, Outgoing, Record, Unfinished
 from driftline.schemas import (
@@ -181,3 +184,37 @@ def test_a_group_whose_position_was_lost_is_told_before_anything_is_decided_agai
         restorer.restore(0, Unfinished(0, 60, (41,)))
     for standing in (Unfinished(42, 42), Unfinished(7, 42, (7, 8))):
         assert dict(restorer.restore(0, standing).items()) == {b"c1": row}
+
+
+CODEC = Codec(Registry("mock://row-bytes"), renewals.contracts)
+
+
+@given(
+    state=st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=80),
+    version=st.integers(0, 2**40),
+    as_of=st.integers(0, 2**62),
+    fold_version=st.text(st.characters(exclude_categories=["Cs"]), max_size=70),
+    asked=st.text(max_size=3),
+)
+def test_the_version_that_bytes_tell_is_the_one_that_decoding_tells(
+    state: str | None, version: int, as_of: int, fold_version: str, asked: str
+) -> None:
+    row = Row({"state": state, "fold_version": "1"}, version, as_of, fold_version)
+    value = row_record("shop.state", 0, b"k", 1, row, CODEC).value or b""
+    assert FoldVersionCheck(CODEC, "shop.state", fold_version).holds(value) in (True, None)
+    other = fold_version + asked.encode(errors="ignore").decode() + "1"
+    assert FoldVersionCheck(CODEC, "shop.state", other).holds(value) in (False, None)
+
+
+def test_of_a_row_whose_state_is_short_its_bytes_tell_the_version_without_decoding() -> None:
+    value = row_record("shop.state", 0, b"k", 1, Row({"state": "open"}, 300, 2**40, "1/1"), CODEC).value or b""
+    assert FoldVersionCheck(CODEC, "shop.state", "1/1").holds(value) is True
+    assert FoldVersionCheck(CODEC, "shop.state", "1/2").holds(value) is False
+    assert FoldVersionCheck(CODEC, "shop.state", "1/1").holds(b"\x00\x00\x00\x63\x00" + value[5:]) is None
+
+
+def test_a_record_of_the_state_topic_that_is_no_row_is_told_as_such_and_not_blamed_on_an_event(codec: Codec) -> None:
+    broken = Record(Coordinates("shop.state", 0, 0), b"a", b"\x00garbage", 1)
+    rows = Rows.restored(Fold(count, "1"), [broken], codec)
+    with pytest.raises(UsageError, match=r"shop\.state holds a record that is no row"):
+        rows.get(b"a")

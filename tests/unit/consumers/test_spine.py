@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 from driftline.consumers import Answer, App, Boundary, Fold, Machine, Prompt, ProposalRequest, Timer, Transition
+from driftline.consumers import spine as spines
 from driftline.consumers.deciding import Decided, Decider
 from driftline.consumers.partition import OwnedPartition
+from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Row, Rows
-from driftline.log import Coordinates, Record, Unfinished, to_event, to_outgoing
+from driftline.log import Coordinates, MemoryLog, Record, Unfinished, to_event, to_outgoing
 from driftline.schemas import Codec, Event, Registry, UsageError
 from driftline.schemas.names import (
     CLOCK_TICKED,
@@ -333,3 +335,202 @@ def test_rows_that_are_the_truth_are_upgraded_and_never_folded_anew(shop: App) -
 def test_a_spine_and_a_table_that_do_not_belong_together_are_refused(shop: App, change: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="give `machine` with state-machine alone"):
         replace(shop, **change)
+
+
+def told(record: str, source: str, **data: Any) -> Event:
+    """A fact that says it comes from a source."""
+    return replace(fact(record, 7, **data), source=source)
+
+
+def expired(row_version: int, source: str = "driftline:shop/timer") -> Event:
+    data = {"timer": "expiry", "row_version": row_version, "due_at": NOON + timedelta(days=30)}
+    return replace(told(TIMER_FIRED, source, **data), type="timer:expiry")
+
+
+def test_what_a_boundary_committed_that_the_app_no_longer_has_moves_nothing_a_second_time(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"), told("shop.Closed", "driftline:shop/renamed-since", text=""))
+    assert (partition.row().state, partition.row().version) == ("offered", 2)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        expired(2, source="web"),
+        told(
+            TRANSITION_ACCEPTED,
+            "web",
+            request_id="r",
+            transition="approve",
+            by="mara",
+            reason="",
+            state_before="offered",
+            state_after="closed",
+            version_after=3,
+        ),
+    ],
+    ids=["a timer that fired", "a request that was accepted"],
+)
+def test_what_only_the_spine_may_say_moves_nothing_where_an_outsider_says_it(shop: App, forged: Event) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"), forged)
+    assert (partition.row().state, partition.row().version) == ("offered", 2)
+
+
+def test_nobody_asks_for_what_only_a_timer_leads_to(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"), request("timer:expiry", 2))
+    [rejected] = partition.of(TRANSITION_REJECTED)
+    refused = json.loads(rejected.data["rejection"])
+    assert (refused["code"], refused["expected"]) == ("illegal_transition", "shop.Closed or approve")
+
+
+def test_a_request_for_a_workflow_without_a_row_is_answered_and_may_begin_one(shop: App) -> None:
+    partition = Partition(shop, Seller())
+    partition.feed(request("shop.Asked", 1), request("approve", 0, 1), request("shop.Asked", 0, 2))
+    codes = [json.loads(event.data["rejection"])["code"] for event in partition.of(TRANSITION_REJECTED)]
+    assert codes == ["stale_version", "illegal_transition"]
+    assert [event.data["row"] for event in partition.of(TRANSITION_REJECTED)] == ["{}", "{}"]
+    assert (partition.row().state, partition.row().version) == ("open", 1)
+
+
+def test_on_the_event_log_a_request_is_a_fact_that_nobody_answers(event_log_shop: App) -> None:
+    partition = Partition(event_log_shop, Seller())
+    partition.feed(request("approve", 0))
+    assert partition.row().data["last"] == TRANSITION_REQUESTED
+    assert [event.record for event in partition.log] == [TRANSITION_REQUESTED]
+
+
+@pytest.mark.parametrize("name", ["spine", "timer", "effector/mail"])
+def test_no_boundary_has_a_name_that_sources_of_the_app_have_already(shop: App, name: str) -> None:
+    with pytest.raises(UsageError, match=f"a boundary is named {name}"):
+        replace(shop, boundaries=[replace(shop.boundaries[0], name=name)])
+
+
+def test_a_row_that_a_commit_makes_uncanonical_sends_its_input_to_the_dead_topic_and_stays_as_it_was(
+    shop: App,
+) -> None:
+    def overflow(row: Mapping[str, Any], event: Event) -> Mapping[str, Any]:
+        return {"sum": 2**60} if event.record == "shop.Offered" else dict(row)
+
+    partition = Partition(replace(shop, fold=Fold(overflow, "1")), Seller("shop.Offered", "shop.Offered"))
+    partition.feed(fact("shop.Asked"), fact("shop.Asked", 1, "other"))
+    assert [outgoing.topic for one in partition.decided for outgoing in one.outgoing] == ["shop.dead", "shop.dead"]
+    assert [one.dead for one in partition.decided] == ["not_canonical", "not_canonical"]
+    assert len(partition.owner.rows) == 0
+
+
+def test_a_fact_at_the_end_of_time_starts_no_timer_and_is_folded_all_the_same(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(replace(fact("shop.Asked"), time=datetime(9999, 12, 31, tzinfo=UTC)))
+    assert partition.row().data == {"seen": 2, "state": "offered"}
+
+
+def test_events_that_move_no_row_do_not_make_its_timer_fire_again(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"))
+    due = partition.owner.rows.due(NOON + timedelta(days=31))
+    partition.feed(request("approve", 1), told("shop.Offered", "driftline:shop/sell", text=""), tick(31))
+    assert [timer.name for timer in due] == ["expiry"]
+    assert not partition.of(TIMER_FIRED)
+
+
+def test_a_timer_at_a_fraction_of_a_millisecond_fires_once(event_log_shop: App) -> None:
+    prompt = Prompt("{{ row | tojson }}")
+    app = replace(event_log_shop, boundaries=[replace(event_log_shop.boundaries[0], prompt=prompt)])
+    partition = Partition(app, Seller("shop.Offered"))
+    rows = partition.owner.rows
+    asked = replace(fact("shop.Asked"), time=NOON.replace(microsecond=123_456))
+    rows.keep(b"w", rows.fold(b"w", asked, 0))
+    partition.feed(tick(8), tick(9), tick(10))
+    assert len(partition.of(TIMER_FIRED)) == 1
+    assert partition.row().data["timers"] == {}
+
+
+def test_more_timers_than_a_transaction_should_hold_fire_in_several_and_each_once(
+    shop: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spines, "TIMERS_A_TICK", 3)
+    partition = Partition(shop, Seller(*["shop.Offered"] * 10))
+    partition.feed(*(fact("shop.Asked", 0, f"w{number}") for number in range(10)), tick(31))
+    assert sorted(event.workflow for event in partition.of(TIMER_FIRED)) == [f"w{number}" for number in range(10)]
+    assert max(len(one.outgoing) for one in partition.decided) <= 4
+    told_again = partition.of(CLOCK_TICKED)[1:]
+    assert {event.data["ticked_at"] for event in told_again} == {NOON + timedelta(days=31)}
+    assert len({event.id for event in told_again}) == len(told_again) == 3
+
+
+def test_the_timers_that_an_upgrade_sets_fire_and_those_that_it_drops_do_not(shop: App) -> None:
+    def changed(data: Mapping[str, Any]) -> Mapping[str, Any]:
+        timers = {} if data["name"] == "dropped" else {"expiry": "2026-07-03T12:00:00.000Z"}
+        return {"state": "offered", "timers": timers}
+
+    due = {"expiry": "2026-07-02T12:00:00.000Z"}
+    rows = Rows(replace(shop, fold=Fold(count, "1", {"0": changed})).row_fold)
+    for name in ("dropped", "moved"):
+        rows.keep(name.encode(), Row({"state": "offered", "name": name, "timers": due}, 5, 9, "0"))
+    rows.upgrade()
+    found = rows.due(NOON + timedelta(days=9))
+    assert [(timer.key, timer.due_at) for timer in found] == [(b"moved", NOON + timedelta(days=2))]
+
+
+def test_what_the_event_log_decided_is_refused_by_a_table_with_what_would_be_legal(shop: App) -> None:
+    from driftline.consumers.judging import Case, Proposal
+
+    verifier = shop.bound["sell"].judge.verifiers[-1]
+    [refused] = verifier.verify(Proposal("shop.Closed", {}), Case({"event": {}, "row": {"state": "open"}}))
+    assert refused.expected == "shop.Noted or shop.Offered"
+
+
+def log_of(partition: Partition, *topics: str) -> MemoryLog:
+    """What a partition has written: its events, and what it decided on the topics named."""
+    log = MemoryLog()
+    inputs = [to_outgoing(event, "shop.events", partition.codec, 0) for event in partition.log]
+    more = [one for decided in partition.decided for one in decided.outgoing if one.topic in topics]
+    log.commit([*inputs, *more])
+    return log
+
+
+def test_a_partition_that_nothing_moved_a_row_of_is_restored_without_rows(shop: App) -> None:
+    partition = Partition(shop, Seller())
+    partition.feed(tick(1), tick(2), request("approve", 7), expired(3))
+    restorer = RowRestorer(shop, log_of(partition, "shop.state"), partition.codec)
+    assert len(restorer.restore(0, Unfinished(9, 9))) == 0
+
+
+def test_rows_that_are_the_truth_and_are_gone_are_told_with_what_moved_one(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(tick(1), fact("shop.Asked"))
+    restorer = RowRestorer(shop, log_of(partition), partition.codec)
+    with pytest.raises(UsageError, match=r"shop.events\[0\]@1 moved one"):
+        restorer.restore(0, Unfinished(3, 3))
+
+
+def test_a_decision_that_is_still_to_be_made_by_the_position_stops_whoever_reads_the_rows(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"))
+    restorer = RowRestorer(shop, log_of(partition, "shop.state", "shop.decisions"), partition.codec)
+    assert len(restorer.checked(0, Unfinished(2, 2))) == 1
+    with pytest.raises(UsageError, match="its position expired, was reset"):
+        restorer.checked(0, Unfinished(0, 0))
+
+
+def test_reading_a_row_costs_an_event_one_look(shop: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"))
+    reads: list[object] = []
+    read = Rows._read
+
+    def counted(rows: Rows, held: Any) -> Row:
+        reads.append(held)
+        return read(rows, held)
+
+    monkeypatch.setattr(Rows, "_read", counted)
+    plain = replace(shop, machine=replace(MACHINE, timers=()))
+    for app in (plain, replace(shop, spine="event-log", machine=None)):
+        reads.clear()
+        rows = Rows(app.row_fold)
+        spine = spines.spine_of(app)
+        for offset in range(2):
+            rows.keep(b"w", spine.take(rows, b"w", fact("shop.Noted", offset), offset).row)
+        assert len(reads) == 1, "there was a row before the second event alone"

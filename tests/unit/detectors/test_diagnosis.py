@@ -174,3 +174,11 @@ def test_texts_alone_are_the_parsers_business_where_a_floor_shows_that_they_move
     advice: Advice = advise(CLEARED, Moved(False, 0, text, 0, 20))
     assert advice.name == name
     assert ("noise floor" in advice.reasons[0]) == (text is None)
+
+
+def test_few_decisions_that_differ_and_make_no_alarm_are_not_said_to_be_nearly_alike() -> None:
+    found = diagnosed([[1.0, 1.0, 0.0, 1.0, 0.0, 1.0, 1.0, 0.0]] * 8)
+    assert found.conclusion == "unknown"
+    assert found.interval[0] > 0.0
+    assert found.reason.startswith("of these 8 decisions the candidate passes less than the incumbent")
+    assert found.reason.endswith("diagnose a larger failing batch")

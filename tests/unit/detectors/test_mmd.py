@@ -106,3 +106,18 @@ def test_a_kernel_outside_its_range_is_refused_and_changes_nothing() -> None:
     with pytest.raises(ValueError, match="kernel"):
         process.update(("a", "a"), ("a", "a"))
     assert process.n == 0
+
+
+def test_with_a_smallest_effect_laws_at_its_border_alarm_at_most_at_the_nominal_rate() -> None:
+    """Within .4 of one another in total variation, and found at once where no effect is too small."""
+    answers = drawn(np.random.default_rng(86), [1.0, 0.0], [0.6, 0.4])[:150].tolist()
+    alarmed = {0.0: 0, 0.4: 0}
+    for min_effect in alarmed:
+        for path in answers:
+            process, top = MmdEProcess(min_effect=min_effect), 1.0
+            for one, two, three, four in path:
+                process.update((one, two), (three, four))
+                top = max(top, process.e_value)
+            alarmed[min_effect] += top >= 20
+    assert alarmed[0.0] > 75
+    assert alarmed[0.4] <= binom.ppf(0.999, 150, 0.05)

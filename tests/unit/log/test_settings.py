@@ -1,19 +1,24 @@
 """Where settings come from, and which of them wins."""
 
+import io
+import logging
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr, ValidationError
 
+from driftline.console.logs import LogFormat, set_up_logs
 from driftline.log import KafkaReader, Settings, TransactionalWriter, load_settings
-from driftline.schemas import BadInput, KafkaUnreachable, RegistryUnreachable
+from driftline.log.settings import SECRETS
+from driftline.schemas import BadInput, Contracts, KafkaUnreachable, RegistryUnreachable
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working folder and no variables of the machine's."""
     monkeypatch.chdir(tmp_path)
-    for name in ("BOOTSTRAP_SERVERS", "REGISTRY_URL", "HOME", "KAFKA", "KAFKA_PASSWORD", "PARTITIONS", "APPS"):
-        monkeypatch.delenv(f"DRIFTLINE_{name}", raising=False)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"DRIFTLINE_{name.upper()}", raising=False)
     return tmp_path
 
 
@@ -96,6 +101,90 @@ def test_what_a_client_needs_wins_over_what_the_user_passes_through() -> None:
         "log_level": 2,
         "acks": "all",
     }
+
+
+SECRET = "s3cret-of-the-team"
+GIVEN = {
+    "kafka_password": "sasl.password",
+    "kafka_key_password": "ssl.key.password",
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_comes_from_a_variable_or_a_file_and_is_in_no_repr(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "secret").write_text(SECRET + "\n")
+    monkeypatch.setenv(f"DRIFTLINE_{name.upper()}_FILE", str(folder / "secret"))
+    by_file = load_settings(bootstrap_servers="a:1")
+    monkeypatch.delenv(f"DRIFTLINE_{name.upper()}_FILE")
+    monkeypatch.setenv(f"DRIFTLINE_{name.upper()}", SECRET)
+    by_variable = load_settings(bootstrap_servers="a:1")
+    for settings in (by_file, by_variable):
+        assert getattr(settings, name).get_secret_value() == SECRET
+        assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+        if name in GIVEN:
+            assert settings.client()[GIVEN[name]] == SECRET
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_that_cannot_be_had_is_told_in_one_line_without_it(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"DRIFTLINE_{name.upper()}_FILE", str(folder / "missing"))
+    with pytest.raises(BadInput, match=rf"{name}_file: .*missing: No such file"):
+        load_settings()
+    (folder / "missing").write_text("\n")
+    with pytest.raises(BadInput, match="it is empty"):
+        load_settings()
+    monkeypatch.setenv(f"DRIFTLINE_{name.upper()}", SECRET)
+    with pytest.raises(BadInput, match=rf"give {name} or {name}_file") as twice:
+        load_settings()
+    assert SECRET not in str(twice.value)
+
+
+def test_no_wrong_setting_tells_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFTLINE_PII_SECRET", "too-short")
+    with pytest.raises(BadInput, match="pii_secret") as short:
+        load_settings()
+    assert "too-short" not in str(short.value)
+    with pytest.raises(ValidationError) as raw:
+        Settings(kafka_password=SecretStr(SECRET), partitions=0)
+    assert SECRET not in str(raw.value)
+
+
+def test_a_secret_of_the_settings_is_struck_out_of_every_log_line(folder: Path) -> None:
+    (folder / "driftline.toml").write_text('[kafka]\n"ssl.keystore.password" = "keystore-pass"')
+    Settings(kafka_password=SecretStr(SECRET), registry_url="http://user:registry%2Fpass@r")
+    load_settings()
+    stream = io.StringIO()
+    set_up_logs(LogFormat.JSON, "renewals", 0, stream)
+    told = f"tried {SECRET}, keystore-pass, registry%2Fpass and registry/pass"
+    logging.getLogger("driftline.log").warning(told, extra={"detail": told})
+    line = stream.getvalue()
+    assert "tried" in line
+    assert not any(part in line for part in (SECRET, "keystore-pass", "registry%2Fpass", "registry/pass"))
+
+
+def test_a_user_takes_the_safe_protocol_unless_another_is_given() -> None:
+    settings = Settings(bootstrap_servers="a:1", kafka_username="u", kafka_password=SecretStr(SECRET))
+    client = settings.client()
+    assert (client["security.protocol"], client["sasl.mechanism"]) == ("SASL_SSL", "SCRAM-SHA-512")
+    assert settings.secured
+    plain = Settings(bootstrap_servers="a:1", kafka_username="u", kafka_security_protocol="SASL_PLAINTEXT")
+    assert plain.client()["security.protocol"] == "SASL_PLAINTEXT"
+    assert Settings(bootstrap_servers="a:1", kafka_ca_file=Path("ca.pem")).client()["security.protocol"] == "SSL"
+    assert not Settings(bootstrap_servers="a:1").secured
+    assert Settings(bootstrap_servers="a:1", kafka={"security.protocol": "ssl"}).secured
+
+
+def test_the_registrys_user_is_in_its_address_and_is_never_told() -> None:
+    password = SecretStr("p/w:1")
+    settings = Settings(registry_url="http://r:1,http://s", registry_username="u@x", registry_password=password)
+    assert settings.require_registry() == "http://u%40x:p%2Fw%3A1@r:1,http://u%40x:p%2Fw%3A1@s"
+    assert settings.codec(Contracts.load()).registry.url == "http://***@r:1,http://***@s"
+    with pytest.raises(BadInput, match="DRIFTLINE_REGISTRY_PASSWORD_FILE"):
+        Settings(registry_url="http://r:1", registry_username="u").require_registry()
 
 
 def test_a_setting_that_librdkafka_does_not_know_is_told() -> None:

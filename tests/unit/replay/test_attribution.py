@@ -45,6 +45,12 @@ def test_the_contrasts_give_the_cause(verdict: str, environment: Contrast, chang
     assert found(verdict, environment, change).cause == cause
 
 
+def test_arms_that_were_shown_to_be_equivalent_are_not_said_to_be_too_little_read() -> None:
+    shown, open_ = found("equivalent", "inconclusive", "equivalent"), found("inconclusive", "inconclusive", None)
+    assert shown.why.startswith("log and candidate are equivalent; too little was read to say so of both with")
+    assert open_.why == "nothing diverged, and too little was read to call the arms equivalent"
+
+
 def test_rules_that_changed_are_the_cause_where_nothing_diverged() -> None:
     by_rules = found("equivalent", "equivalent", "equivalent", drifted=7)
     assert (by_rules.cause, by_rules.why) == ("verifier", "today's rules judge 7 of 50 logged answers otherwise")

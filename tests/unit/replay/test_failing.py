@@ -10,7 +10,7 @@ import pytest
 
 from driftline.consumers.proposing import Answer, ProposalRequest
 from driftline.replay import ForcedResult, Segment, report_data, write_store
-from driftline.replay.failing import StoredBatch, decisions_of, failing_batch, moved_in
+from driftline.replay.failing import StoredBatch, decisions_of, failing_batch, moved_in, require_compared
 from driftline.replay.result import Limits
 from driftline.schemas import UsageError
 
@@ -60,3 +60,18 @@ def test_the_decisions_are_found_again_in_log_order(questions: Callable[..., Seg
 def test_decisions_that_are_gone_from_the_log_are_said_to_be(questions: Callable[..., Segment]) -> None:
     with pytest.raises(UsageError, match=r"none of the 1 failing decisions is still in quiz\.decisions"):
         decisions_of(questions(3), StoredBatch(["d99"], frozenset(), 0))
+
+
+def test_texts_are_held_against_the_incumbents_own_runs_before_the_logs(stored: tuple[Path, dict[str, Any]]) -> None:
+    """An environment that drifted moves the log's texts away from every arm of today."""
+    database, report = stored
+    report["noise_floor"] = {"levels": {"bytes": {"excess_interval": (0.2, 0.4)}}}
+    report["levels"]["bytes"]["noise"] = {"excess_interval": (-0.1, 0.1)}
+    assert moved_in(database, report, failing_batch(database)).text is False
+
+
+def test_a_run_that_compared_no_decisions_has_no_failing_batch(stored: tuple[Path, dict[str, Any]]) -> None:
+    _, report = stored
+    require_compared(report)
+    with pytest.raises(UsageError, match=r"is of the mode free, which .*; name a run of the mode forced or shadow"):
+        require_compared(report | {"mode": "free"})

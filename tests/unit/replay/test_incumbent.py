@@ -248,7 +248,7 @@ def test_a_larger_floor_pays_only_for_the_runs_that_are_new(replay: Replay, ques
     assert asked == {("incumbent", 1): 30, ("incumbent", 2): 30}
 
 
-def test_the_incumbents_answers_count_for_a_day_and_the_candidates_for_good(
+def test_answers_of_both_arms_count_for_a_day_where_they_are_held_against_one_another(
     replay: Replay, questions: Questions, ledger: Ledger
 ) -> None:
     replay(questions(30), Arms(), incumbent=ALONE, delta=NEVER)
@@ -256,11 +256,29 @@ def test_the_incumbents_answers_count_for_a_day_and_the_candidates_for_good(
     replay(questions(30), on_time, incumbent=ALONE, now=NOON + timedelta(days=1), delta=NEVER)
     replay(questions(30), late, incumbent=ALONE, now=NOON + timedelta(days=1, milliseconds=1), delta=NEVER)
     assert on_time.asked == []
-    assert Counter(one.key.arm for one in late.asked) == {"incumbent": 30}
+    assert Counter(one.key.arm for one in late.asked) == {"incumbent": 30, "candidate": 30}
     assert {held.model: (held.answers, held.retired) for held in ledger.stats()} == {
         "acme/last": (60, 30),
-        "acme/next": (30, 0),
+        "acme/next": (60, 30),
     }
+
+
+def test_a_candidate_alone_is_asked_once_for_good(replay: Replay, questions: Questions) -> None:
+    replay(questions(30), Arms(), delta=NEVER)
+    late = Arms()
+    replay(questions(30), late, now=NOON + timedelta(days=90), delta=NEVER)
+    assert late.asked == []
+
+
+def test_an_environment_that_moved_after_the_candidate_was_asked_is_not_laid_to_it(
+    replay: Replay, questions: Questions
+) -> None:
+    """The candidate was tried alone; later, when everybody answers otherwise, the incumbent is asked as well."""
+    replay(questions(60), Arms(), delta=NEVER)
+    moved = Arms({"candidate": "no", "incumbent": "no"})
+    result = replay(questions(60), moved, incumbent=THREE, now=NOON + timedelta(days=9), read_on=True)
+    assert sides(result) == ("diverged", "equivalent")
+    assert alerts(questions(60), result) == ["ReplayCompleted", "EnvironmentDriftAlert"]
 
 
 def test_a_model_as_candidate_and_as_incumbent_never_shares_an_answer(replay: Replay, questions: Questions) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 
 from driftline.consumers.prompt import Prompt
+from driftline.detectors import StratumChange, power_over_strata, smallest_detectable_change
 from driftline.replay import Candidate, Ledger, Limits, RecordedSubject, Segment
 from driftline.replay.arms import Incumbent, calls_of
 from driftline.replay.identity import prompt_diff
 from driftline.replay.plan import ReplayPlan, plan_data, plan_replay, require_priced, room_in_usd
-from driftline.replay.pricing import PriceMap
+from driftline.replay.pricing import PriceMap, Tokens
 from driftline.schemas import Attempt, Decision, Usage, UsageError
 
 GPT = Candidate("openai/gpt-4o")
@@ -168,7 +169,7 @@ def test_power_is_of_pairs_however_many_calls_each_takes(make_plan: MakePlan) ->
     assert all(other is not None and one is not None and other > one for one, other in dearer)
 
 
-def test_what_the_incumbent_answered_yesterday_is_planned_to_be_paid_again(
+def test_what_was_answered_yesterday_is_planned_to_be_paid_again_beside_the_incumbent(
     make_plan: MakePlan, measured: Segment, quiz: RecordedSubject, ledger: Ledger
 ) -> None:
     from driftline.consumers.proposing import Answer
@@ -180,7 +181,8 @@ def test_what_the_incumbent_answered_yesterday_is_planned_to_be_paid_again(
             ledger.put(key, Answer("yes", cost_usd=0.1), "r", "2026-09-22T12:00:00.000Z")
     today = make_plan(GPT, incumbent=MINI, not_before="2026-09-22T00:00:00.000Z").calls
     tomorrow = make_plan(GPT, incumbent=MINI, not_before="2026-09-23T00:00:00.000Z").calls
-    assert (today.in_ledger, tomorrow.in_ledger) == (30, 10)
+    alone = make_plan(GPT, not_before="2026-09-23T00:00:00.000Z").calls
+    assert (today.in_ledger, tomorrow.in_ledger, alone.in_ledger) == (30, 0, 10)
 
 
 def test_the_room_for_a_call_of_the_incumbent_is_that_of_the_logs_own_prompt(
@@ -193,3 +195,36 @@ def test_the_room_for_a_call_of_the_incumbent_is_that_of_the_logs_own_prompt(
         for call in calls_of(longer, Incumbent(Candidate("openai/gpt-4o", incumbent=True)))
     )
     assert room_in_usd(longer, prices, logged, asked_today) < room_in_usd(longer, prices, logged, tried)
+
+
+def test_power_over_strata_is_that_of_what_decides_over_all_of_them(
+    make_plan: MakePlan, questions: Callable[..., Segment], make_question: Callable[..., Decision]
+) -> None:
+    split = [make_question(number, stream="quiz" if number % 4 else "other") for number in range(200)]
+    plan = make_plan(GPT, segment=questions(decisions=split))
+    strata = [StratumChange(0.25, 0.9, events) for events in (50, 150)]
+    told = next(one.power for one in plan.power if one.change == 0.20)
+    assert told == power_over_strata(strata, weight=0.5, paths=500).power
+    assert plan.smallest_change == smallest_detectable_change([50, 150], 0.05, weight=0.5, paths=500)
+
+
+def test_a_stratum_that_the_calls_do_not_reach_still_counts_among_the_hypotheses(
+    make_plan: MakePlan, questions: Callable[..., Segment], make_question: Callable[..., Decision]
+) -> None:
+    split = [make_question(number, stream="quiz" if number else "other") for number in range(200)]
+    both = make_plan(GPT, Limits(calls_max=60), questions(decisions=split))
+    alone = make_plan(GPT, Limits(calls_max=60), questions(decisions=split[1:]))
+    assert sum(one.power for one in both.power) < sum(one.power for one in alone.power)
+
+
+def test_the_dollars_of_fresh_answers_in_open_strata_are_told(make_plan: MakePlan) -> None:
+    none, open_ = make_plan(GPT, incumbent=MINI).calls, make_plan(GPT, Limits(mmd=True), incumbent=MINI).calls
+    half = make_plan(GPT, Limits(mmd=True, calls_max=200), incumbent=MINI).calls
+    assert (none.spread_calls, none.spread_usd) == (0, 0.0)
+    assert none.usd is not None
+    candidate, incumbent = (price.usd(Tokens(40_000, 4_000)) for price in open_.prices)
+    assert candidate is not None
+    assert incumbent is not None
+    assert open_.spread_usd == pytest.approx(2 * candidate + 2 * incumbent)
+    assert half.spread_calls == 80
+    assert half.spread_usd == pytest.approx((open_.spread_usd or 0.0) / 2)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from driftline.consumers import SpecJudge
-from driftline.replay import ForcedResult, Segment, report_data, write_store
+from driftline.replay import Candidate, ForcedResult, Segment, report_data, write_store
+from driftline.replay.arms import Incumbent
 from driftline.replay.reliable import Repeated, reliability_data, repeated_in_recording, repeated_in_run
 from driftline.replay.result import Limits
 from driftline.schemas import UsageError
@@ -102,6 +103,18 @@ def test_a_run_that_asked_the_incumbent_once_says_how_to_ask_it_more_often(
     database, report = stored(tmp_path, replay(questions(9), says("yes")))
     with pytest.raises(UsageError, match=r"`driftline replay --app quiz --candidate acme/next --floor 3` makes one"):
         repeated_in_run(database, report)
+
+
+def test_the_runs_of_a_stored_run_are_of_whoever_was_asked_as_the_incumbent(
+    tmp_path: Path,
+    replay: Callable[..., ForcedResult],
+    questions: Callable[..., Segment],
+    says: Callable[[str], Any],
+) -> None:
+    other = Incumbent(Candidate("acme/other", incumbent=True), 2)
+    database, report = stored(tmp_path, replay(questions(9), says("yes"), incumbent=other))
+    report["incumbent"] = {"model": "acme/other", "runs": 2}
+    assert repeated_in_run(database, report).model == "acme/other"
 
 
 def test_runs_of_real_models_have_half_of_their_disagreement_as_variance(recordings: Path) -> None:

@@ -211,3 +211,27 @@ def test_its_interval_holds_for_the_mean_so_far_where_traffic_drifts(
     assert verdict.interval == mean.interval
     assert verdict.interval[0] < -sum(pair.logged.decision.decision_id in turned for pair in pairs) / len(pairs)
     assert [one.interval for one in result.judged.strata if one.level == "verdict" and one.events] == [mean.interval]
+
+
+def test_the_intervals_of_the_contrasts_hold_where_traffic_drifts_too(
+    shadow: Shadow, hundred: Sequence[LoggedDecision]
+) -> None:
+    """The candidate answers as the log, the incumbent of today does not: both sides differ, each its way."""
+
+    class Moved(Says):
+        async def propose(self, request: ProposalRequest) -> Answer:
+            answer = await super().propose(request)
+            return Answer("no", cost_usd=0.01) if request.key.arm == "incumbent" else answer
+
+    _, result = shadow(Batches(hundred[:20]), Moved("yes"), follow_s=200.0, incumbent=BESIDE)
+    assert result.environment is not None
+    assert result.change is not None
+    for contrast, difference in ((result.environment, -1.0), (result.change, 1.0)):
+        mean = RunningMeanInterval(0.05)
+        at_stop = mean.interval
+        for number in range(contrast.judged.events):
+            mean.update(difference)
+            at_stop = mean.interval if number < contrast.judged.events_at_stop else at_stop
+        verdict = next(level for level in contrast.judged.levels if level.level == "verdict")
+        assert contrast.verdict == "diverged"
+        assert (verdict.interval, verdict.interval_at_stop) == (mean.interval, at_stop)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
 
-from driftline.consumers.proposing import Answer, ProposalRequest
+from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure
 from driftline.replay import AppSubject, Candidate, ForcedResult, Ledger, Limits, Progress, Segment
 from driftline.replay.arms import Incumbent
 from driftline.replay.spread import spread_limits
@@ -156,3 +157,49 @@ def test_the_incumbent_against_itself_is_not_diverged_after_both_phases_in_twent
         assert result.spread_calls == 4 * len(result.pairs) or result.verdict == "diverged"
         verdicts.update([result.verdict, result.change.verdict])
     assert verdicts["diverged"] <= 1
+
+
+def test_fresh_answers_of_a_candidate_within_the_smallest_effect_are_no_alarm(replay: Replay, coins: Segment) -> None:
+    """A coin and its one side are half of all probability apart: the smallest effect that is worth an alarm."""
+    result = replay(coins, Sharpened(), incumbent=ALONE, delta=NEVER, mmd=True, min_effect=0.5)
+    assert result.spread_calls > 0
+    assert result.verdict == "inconclusive"
+
+
+class Rejected(Sharpened):
+    """Every answer of every arm is wrong; the candidate is sharper in which of two it gives."""
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        answer = await super().propose(request)
+        return replace(answer, text="no" if answer.text == "no" else "never")
+
+
+def test_a_level_is_named_by_its_own_answers(
+    replay: Replay, questions: Callable[..., Segment], make_question: Callable[..., Decision]
+) -> None:
+    """Actions alone moved: no verdict did in any answer."""
+    logged = [[Attempt(number=1, raw_response=coin("log", one).replace("yes", "never"))] for one in range(120)]
+    segment = questions(decisions=[make_question(number, attempt) for number, attempt in enumerate(logged)])
+    result = replay(segment, Rejected(), incumbent=ALONE, delta=NEVER, mmd=True)
+    assert result.verdict == "diverged"
+    named = {stratum.level: stratum.named for stratum in result.judged.strata}
+    assert (named["action"], named["verdict"]) == (True, False)
+    assert next(one.e_value for one in result.judged.strata if one.level == "verdict") == pytest.approx(1.0)
+
+
+class LosesFresh(Sharpened):
+    """A fifth of the candidate's fresh answers come to nothing."""
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        answer = await super().propose(request)
+        key = request.key
+        is_lost = key.arm == "candidate/spread" and int(key.decision_id.removeprefix("d")) % 5 == 0
+        return Answer(None, ProposerFailure.TIMEOUT) if is_lost else answer
+
+
+def test_fresh_answers_of_too_few_decisions_make_no_verdict_of_any_arm(replay: Replay, coins: Segment) -> None:
+    result = replay(coins, LosesFresh(), incumbent=ALONE, delta=NEVER, mmd=True)
+    assert (result.verdict, result.stopped_because) == ("inconclusive", "coverage")
+    assert result.coverage < 0.9
+    assert result.change is not None
+    assert (result.change.verdict, result.change.stopped_because) == ("inconclusive", "coverage")

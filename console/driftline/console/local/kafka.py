@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import uuid
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,9 @@ READY_TIMEOUT_S = 60.0
 STOP_GRACE_S = 20.0
 FORMAT_TIMEOUT_S = 60
 PROBE_TIMEOUT_S = 0.5
+
+SECURED = "SECURED"
+"""Name of the listener of `Secured`."""
 
 _JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
 _LOG4J = Path(__file__).with_name("kafka-log4j2.xml")
@@ -76,6 +79,18 @@ class Proxied:
     """Where the proxy listens: what the broker tells clients of this listener to connect to."""
 
 
+@dataclass(frozen=True, slots=True)
+class Secured:
+    """A second listener, SASL_SSL, for tests of secured clients; the first stays as it is."""
+
+    port: int
+    """Where it listens."""
+    properties: Mapping[str, str]
+    """Broker settings that it needs: its certificates, its mechanisms, an authorizer."""
+    scram: Sequence[str]
+    """Users, as `kafka-storage format --add-scram` takes them; created with the data."""
+
+
 class LocalKafka:
     """The local Kafka of one home folder.
 
@@ -90,6 +105,7 @@ class LocalKafka:
         say: Callable[[str], None] = lambda _: None,
         *,
         proxied: Proxied | None = None,
+        secured: Secured | None = None,
     ) -> None:
         """Name the home folder; nothing is touched or started.
 
@@ -99,8 +115,9 @@ class LocalKafka:
                 home, shared by all homes.
             say: Told one line before a step that takes long (a download).
             proxied: A second listener, of a start by this object.
+            secured: Another one, of a start by this object.
         """
-        self._service = Service(_KafkaRecipe(proxied), home, artifacts, say)
+        self._service = Service(_KafkaRecipe(proxied, secured), home, artifacts, say)
 
     def start(
         self, port: int | None = None, ephemeral: bool = False, *, die_with_caller: bool | None = None
@@ -155,8 +172,9 @@ class _KafkaRecipe:
     ready_timeout_s = READY_TIMEOUT_S
     stop_grace_s = STOP_GRACE_S
 
-    def __init__(self, proxied: Proxied | None = None) -> None:
+    def __init__(self, proxied: Proxied | None = None, secured: Secured | None = None) -> None:
         self._proxied = proxied
+        self._secured = secured
 
     def endpoint(self, port: int) -> str:
         return f"{HOST}:{port}"
@@ -175,9 +193,10 @@ class _KafkaRecipe:
         temp = _emptied(work / "tmp")
         jvm = [java, *_JVM, f"-Djava.io.tmpdir={temp}", f"-Dlog4j2.configurationFile={_LOG4J}"]
         jvm += ["-cp", f"{files}/*"]
-        settings = {**_SETTINGS, **_addresses(port, free_port(), self._proxied)}
+        settings = {**_SETTINGS, **_addresses(port, free_port(), self._proxied, self._secured)}
+        settings.update({} if self._secured is None else self._secured.properties)
         if not (work / "data" / "meta.properties").exists():
-            _format(jvm, settings, work)
+            _format(jvm, settings, work, () if self._secured is None else self._secured.scram)
         config = _write_properties(work / "server.properties", {**settings, "log.dirs": str(work / "data")})
         return Launch([*jvm, "kafka.Kafka", str(config)], {})
 
@@ -205,15 +224,20 @@ class _KafkaRecipe:
         return answers
 
 
-def _addresses(port: int, controller_port: int, proxied: Proxied | None) -> dict[str, str]:
+def _addresses(
+    port: int, controller_port: int, proxied: Proxied | None, secured: Secured | None = None
+) -> dict[str, str]:
     listeners = {"PLAINTEXT": port} if proxied is None else {"PLAINTEXT": port, "PROXIED": proxied.port}
+    if secured is not None:
+        listeners[SECURED] = secured.port
     advertised = listeners if proxied is None else {**listeners, "PROXIED": proxied.advertised_port}
     bound = {**listeners, "CONTROLLER": controller_port}
+    protocols = {name: "SASL_SSL" if name == SECURED else "PLAINTEXT" for name in bound}
     return {
         "controller.quorum.voters": f"1@{HOST}:{controller_port}",
         "listeners": _listed(bound),
         "advertised.listeners": _listed(advertised),
-        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in bound),
+        "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
         "inter.broker.listener.name": "PLAINTEXT",
     }
 
@@ -222,11 +246,12 @@ def _listed(ports: Mapping[str, int]) -> str:
     return ",".join(f"{name}://{HOST}:{port}" for name, port in ports.items())
 
 
-def _format(jvm: list[str], settings: Mapping[str, str], work: Path) -> None:
+def _format(jvm: list[str], settings: Mapping[str, str], work: Path, scram: Sequence[str] = ()) -> None:
     """Format a new data folder; renamed into place, so that one that is half formatted is never used."""
     staging = _emptied(work / "data.formatting")
     config = _write_properties(work / "format.properties", {**settings, "log.dirs": str(staging)})
     command = [*jvm, "kafka.tools.StorageTool", "format", "-t", new_cluster_id(), "-c", str(config)]
+    command += [word for user in scram for word in ("--add-scram", user)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False)
     if done.returncode != 0:
         lines = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]

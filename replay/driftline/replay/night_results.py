@@ -1,0 +1,97 @@
+"""A night's run told with the evidence of all nights: what its report and its alerts say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from driftline.detectors import Decision, StratumSummary
+from driftline.replay.levels import EXIT_FAMILY, VERDICT
+from driftline.replay.nights import DIVERGED, EQUIVALENT, INCONCLUSIVE, CarriedStratum, Standing
+from driftline.replay.result import Contrast, ForcedResult, Pair
+
+_DECISIONS: dict[str, Decision] = {DIVERGED: "diverged", EQUIVALENT: "equivalent"}
+NO_VERDICT = ("segment_ended", "budget_ended", "coverage")
+"""Why a run may have ended that has no verdict."""
+
+
+def as_carried(result: ForcedResult, standing: Standing) -> ForcedResult:
+    """The night's run with the verdict and the e-values of all nights; rates of levels stay those of the night."""
+    verdict = standing.verdict
+    if result.stopped_because == "coverage" and verdict != DIVERGED:
+        verdict = INCONCLUSIVE
+    judged = replace(
+        result.judged,
+        decision=_DECISIONS.get(verdict),
+        note=f"evidence of {standing.events} decisions in {standing.nights} nights; rates are tonight's",
+        e_value=standing.e_value,
+        strata=_strata(result, standing),
+    )
+    alarm_after = standing.events if verdict == DIVERGED else None
+    because = _because(verdict, result)
+    return replace(result, verdict=verdict, stopped_because=because, judged=judged, alarm_after=alarm_after)
+
+
+def as_watched(result: ForcedResult, drifted: bool, value: float) -> ForcedResult:
+    """The night's run of the incumbent with the word of the watch: it speaks of the environment, of no candidate."""
+    verdict = DIVERGED if drifted else result.verdict if result.verdict != DIVERGED else INCONCLUSIVE
+    judged = replace(result.judged, e_value=value, decision=_DECISIONS.get(verdict))
+    environment = Contrast(verdict, _because(verdict, result), judged, result.paid_calls)
+    return replace(
+        result,
+        verdict=verdict,
+        stopped_because=_because(verdict, result),
+        judged=judged,
+        pairs=[_with_floor(pair) for pair in result.pairs],
+        environment=environment,
+        change=replace(environment, verdict=INCONCLUSIVE, stopped_because="not_needed"),
+    )
+
+
+def _with_floor(pair: Pair) -> Pair:
+    """The incumbent's answer is a run of it as well."""
+    return replace(pair, floor=(pair.candidate,))
+
+
+def _because(verdict: str, result: ForcedResult) -> str:
+    if verdict != INCONCLUSIVE:
+        return "alarm" if verdict == DIVERGED else "equivalent"
+    return result.stopped_because if result.stopped_because in NO_VERDICT else "segment_ended"
+
+
+def _strata(result: ForcedResult, standing: Standing) -> tuple[StratumSummary, ...]:
+    carried = {stratum.stratum: stratum for stratum in standing.strata}
+    tonight = {one.stratum for one in result.judged.strata}
+    told = [_told(one, carried.get(one.stratum)) for one in result.judged.strata]
+    return (
+        *told,
+        *(_of_other_nights(carried[name], level) for name in carried.keys() - tonight for level in EXIT_FAMILY),
+    )
+
+
+def _told(one: StratumSummary, carried: CarriedStratum | None) -> StratumSummary:
+    if carried is None or one.level not in EXIT_FAMILY:
+        return replace(one, named=False)
+    told = replace(one, e_value=carried.e_values[one.level], named=one.level in carried.named)
+    told = replace(told, events_at_stop=carried.events)
+    return (
+        told
+        if one.level != VERDICT
+        else replace(told, change_at_stop=carried.change, interval_at_stop=carried.interval)
+    )
+
+
+def _of_other_nights(carried: CarriedStratum, level: str) -> StratumSummary:
+    interval = carried.interval if level == VERDICT else (0.0, 1.0)
+    return StratumSummary(
+        stratum=carried.stratum,
+        level=level,
+        events=0,
+        events_at_stop=carried.events,
+        e_value=carried.e_values[level],
+        named=level in carried.named,
+        change=None,
+        change_at_stop=carried.change if level == VERDICT else None,
+        mismatch=None,
+        interval=interval,
+        interval_at_stop=interval,
+    )

@@ -1,0 +1,112 @@
+"""The file of `driftline nightly`: the example can be run, nights are calendar days, mistakes are told with a place."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from driftline.console.nightly import NightDone
+from driftline.console.nightly_config import NightlyConfig, load_config
+from driftline.console.nightly_output import exit_code
+from driftline.schemas import BadInput, KafkaUnreachable, UsageError
+
+EXAMPLE = Path(__file__).parents[3] / "deploy" / "nightly.example.toml"
+DAY = date(2026, 10, 24)
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "nightly.toml"
+    path.write_text(text)
+    return path
+
+
+def test_the_example_that_is_deployed_can_be_read() -> None:
+    config = load_config(EXAMPLE)
+    app = config.apps["renewals"]
+    assert app.incumbent is not None
+    assert [candidate.arm.model for candidate in app.candidates] == ["sim/renewals-inflated"]
+    assert app.run_limits(2.5).usd_max == 2.5
+
+
+@pytest.mark.parametrize(("zone", "hours"), [("UTC", 24), ("Europe/Prague", 25)])
+def test_a_night_is_a_calendar_day_of_its_zone(zone: str, hours: int) -> None:
+    config = NightlyConfig.model_validate({"timezone": zone, "apps": {"one": {}}})
+    first, last = config.span(DAY + timedelta(days=1))
+    assert (last - first) == timedelta(hours=hours), "on this day clocks go back in Europe"
+    assert first.tzinfo is UTC
+    assert config.span(DAY)[1] == first
+
+
+def test_without_a_date_it_is_the_last_night_that_is_over_where_one_lives() -> None:
+    config = NightlyConfig.model_validate({"timezone": "Asia/Tokyo", "apps": {"one": {}}})
+    late = datetime(2026, 10, 24, 20, tzinfo=UTC)
+    assert config.nights(None, None, late) == [DAY]
+    assert config.nights(None, date(2026, 10, 22), late) == [date(2026, 10, 22), date(2026, 10, 23), DAY]
+
+
+def test_nights_that_end_before_they_begin_are_refused() -> None:
+    config = NightlyConfig.model_validate({"apps": {"one": {}}})
+    with pytest.raises(UsageError, match="--since"):
+        config.nights(date(2026, 10, 1), date(2026, 10, 2), datetime(2026, 10, 9, tzinfo=UTC))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[apps.one", "not TOML"),
+        ("[apps]", "apps"),
+        ("[apps.one]\nsampel = 3", "sampel"),
+        ("timezone = 'Mars/Base'\n[apps.one]", "time zone"),
+        ("[apps.One]", "no app's name"),
+        ("[apps.one.limits]\nalpha = 2", "alpha"),
+        ("[[apps.one.candidates]]\nmodel = 'a/b'\n[[apps.one.candidates]]\nmodel = 'a/b'", "twice"),
+    ],
+)
+def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        load_config(written(tmp_path, text))
+
+
+def test_a_candidate_that_changes_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="changes nothing"):
+        load_config(written(tmp_path, "[[apps.one.candidates]]\n"))
+
+
+def test_prompts_lie_beside_the_file_and_their_text_is_part_of_the_label(tmp_path: Path) -> None:
+    (tmp_path / "v2.md").write_text("---\n---\nDecide: {{ event | tojson }}")
+    path = written(tmp_path, "[[apps.one.candidates]]\nprompt = 'v2.md'\n")
+    before = load_config(path).apps["one"]
+    (tmp_path / "v2.md").write_text("---\n---\nDecide well: {{ event | tojson }}")
+    after = load_config(path).apps["one"]
+    assert before.label(before.candidates[0]) != after.label(after.candidates[0])
+
+
+def test_calls_are_shared_out_beforehand_and_dollars_as_they_are_left(tmp_path: Path) -> None:
+    two = "".join(f"[[apps.one.candidates]]\nmodel = 'sim/{name}'\n" for name in ("a", "b"))
+    app = load_config(
+        written(tmp_path, f"[apps.one]\n[apps.one.limits]\nmax_calls = 10\n[apps.one.incumbent]\n{two}")
+    )
+    assert app.apps["one"].run_limits(None).calls_max == 3
+
+
+def done(verdict: str | None, part: str = "label", error: bool = False) -> NightDone:
+    parts = {part: {"verdict": verdict}}
+    return NightDone("one", "2026-10-01", 1, parts, error=KafkaUnreachable("no") if error else None)
+
+
+@pytest.mark.parametrize(
+    ("nights", "code"),
+    [
+        ([], 0),
+        ([done(None)], 0),
+        ([done("equivalent"), done("inconclusive")], 4),
+        ([done("inconclusive"), done("diverged"), done("equivalent")], 1),
+        ([done("diverged"), done("equivalent", error=True)], 3),
+        ([done("inconclusive", "incumbent")], 0),
+        ([done("diverged", "incumbent")], 1),
+    ],
+)
+def test_the_exit_code_is_the_worst_of_all(nights: list[NightDone], code: int) -> None:
+    assert exit_code(nights) == code
