@@ -46,13 +46,15 @@ FAULT_S = 3.0
 """About what a fault takes."""
 TICK = timedelta(minutes=20)
 TICK_S = 0.3
-LAST_TICK = timedelta(days=1)
-"""When all have asked: no timer is left over."""
+LAST_TICK = timedelta(days=30)
+"""When all are answered: no timer is left over."""
 LAST_FAULT_S = 3.0
 """About what a fault takes."""
 TICK = timedelta(days=1)
-"""When all have asked: no timer is left over."""
+"""When all are answered: no timer is left over."""
 SETTLE_S_MAX = 90.0
+TIMER_S_MAX = 20.0
+"""From a tick to the timers that it makes fire; a race without any is no race."""
 MISSED = "did not happen"
 UNFIT = ("two in one slot", "corrupt records", "registry", "broker stopped", "70 % garbage")
 """Faults, by how they begin, that say nothing of the spine that they do not say of the other one."""
@@ -188,7 +190,11 @@ class Rivals:
                     ticker.tick(now)
                 for number in range(1, WORKFLOWS):  # whose timer has fired wants an offer again
                     publisher.publish("desk.Asked", {"text": ""}, workflow=f"row-{number}", time=now)
-            ticker.tick(now + LAST_TICK)
+
+    def tick_last(self) -> None:
+        """Tell a time at which every timer that still runs is due."""
+        with Ticker(self._stand.app.name, self._stand.settings) as ticker:
+            ticker.tick(NOON + LAST_TICK)
 
     def _publisher(self, source: str) -> Publisher:
         app, settings = self._stand.app, self._stand.settings
@@ -233,7 +239,10 @@ def race(
         running.join()
         for missed in scene.missed:
             say(f"{MISSED}: {missed}")
-        return stand.settle(SETTLE_S_MAX), stand.judged()
+        unsettled = stand.settle(SETTLE_S_MAX)
+        running.tick_last()
+        scene.wait(lambda: not stand.standing() and stand.judged().fired > 0, TIMER_S_MAX)
+        return unsettled or stand.settle(SETTLE_S_MAX), stand.judged()
     finally:
         stand.close()
 

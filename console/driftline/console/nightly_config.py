@@ -140,7 +140,7 @@ class NightlyConfig(_Given):
     def _known(cls, name: str) -> str:
         try:
             ZoneInfo(name)
-        except (OSError, ValueError):
+        except (KeyError, OSError, ValueError):
             raise ValueError("no such time zone; name it as Europe/Prague") from None
         return name
 

@@ -36,9 +36,9 @@ def summary_lines(done: Sequence[NightDone]) -> Iterator[tuple[str, str]]:
 
 def summary_markdown(done: Sequence[NightDone]) -> str:
     """The summary as GitHub's Markdown."""
-    lines = ["| night | app | decisions | part | verdict | |", "|---|---|---|---|---|---|"]
+    lines = ["| night | app | decided | part | verdict | |", "|---|---|---|---|---|---|"]
     for night in done:
-        head = f"| {night.night} | {escaped(night.app)} | {night.decisions}"
+        head = f"| {night.night} | {escaped(night.app)} | {_decisions(night)}"
         cells = [(part, verdict, escaped(told)) for part, verdict, told in _rows(night)] or [("", "", "")]
         lines += [f"{head} | {part} | {verdict} | {told} |" for part, verdict, told in cells]
     return "\n".join(lines) + "\n"

@@ -36,7 +36,8 @@ class SequentialJudge:
     A stratum is a stream of a boundary ("boundary/stream"). In each, the e-values of the exit levels are averaged
     with equal weights (they share events); over the strata half the mean and half the product is taken. After every
     `observe`, in this order: `diverged` when that global e-value reaches 1 / alpha; else `equivalent` when in every
-    stratum the intervals of the net change of the verdict and of each indicator lie inside +-`delta`; else None.
+    stratum the intervals of the net change of the verdict and of each indicator lie inside +-`delta`, and nowhere
+    does the e-value of a single level stand at 1 / alpha (rates that cancel out are not called equal); else None.
 
     With `floor_runs` of the incumbent on each observation, soft rank and excess mismatch are part of every level's
     e-value, with weights fixed beforehand (`evidence.FLOOR_WEIGHTS`), so that a candidate that spreads over more
@@ -196,7 +197,7 @@ class SequentialJudge:
             if log_e_value >= -math.log(self._alpha):
                 self._decision = "diverged"
                 self._alarm = (self._tally.events(), e_from_log(log_e_value))
-            elif not self._outside:
+            elif not self._outside and float(self._log_e.max()) < -math.log(self._alpha):
                 self._decision = "equivalent"
         if self._decision == "equivalent" or (self._alarm and (not self._locate or self._names())):
             self._stop = {stratum: self._tally.events(stratum) for stratum in (None, *self._index)}

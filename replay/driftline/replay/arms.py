@@ -13,7 +13,7 @@ from driftline.consumers.proposing import Answer, CallKey, ProposalRequest, Prop
 from driftline.replay.ledger import AnswerKey
 from driftline.replay.levels import LOST, JudgedAnswer
 from driftline.replay.segment import LoggedDecision
-from driftline.replay.subject import Subject, case_of
+from driftline.replay.subject import Subject, case_of, state_after
 from driftline.schemas import Attempt, Decision, UsageError, canonical_json, content_hash
 from driftline.schemas.fields import escape_surrogates
 
@@ -191,7 +191,8 @@ def judge_logged(logged: LoggedDecision, subject: Subject) -> JudgedAnswer:
 
 def judge_answer(answer: Answer, decision: Decision, subject: Subject) -> JudgedAnswer:
     """An answer to a decision, with what today's verifier says of it."""
-    return JudgedAnswer(answer, subject.judge(decision).judge(answer, case_of(decision)))
+    judgement = subject.judge(decision).judge(answer, case_of(decision))
+    return JudgedAnswer(answer, judgement, state_after(subject, decision, judgement))
 
 
 def as_logged(answer: Answer) -> Answer:

@@ -16,9 +16,12 @@ from driftline.schemas import NotCanonical, canonical_json, content_hash, parse_
 from driftline.schemas.fields import escape_surrogates
 
 BYTES, CANONICAL, ARGUMENTS, ACTION, VERDICT = "bytes", "canonical", "arguments", "action", "verdict"
+STATE = "state"
+"""The row's state after the decision, where the app is on the state-machine spine: what the answer would make of it."""
 LEVELS = (BYTES, CANONICAL, ARGUMENTS, ACTION, VERDICT)
 EXIT_FAMILY = (VERDICT, ACTION)
-"""The levels that decide the verdict of a replay; the others are reported."""
+"""The levels that decide the verdict of a replay decision by decision; the others are reported. The state after one
+decision follows from its verdict and action, so that it would be counted twice; over whole workflows it decides too."""
 
 LOST = frozenset(
     {
@@ -41,6 +44,8 @@ class JudgedAnswer:
 
     answer: Answer
     judgement: Judgement
+    state: str | None = None
+    """Of the row with the answer in it; None where the app has no states."""
 
     @property
     def lost(self) -> bool:
@@ -61,6 +66,8 @@ class JudgedAnswer:
             found[ARGUMENTS] = _hash_json(arguments)
         if action is not None:
             found[ACTION] = _hash_json([action.type, dict(action.compared)])
+        if self.state is not None:
+            found[STATE] = self.state
         return found
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import Any
 
 from driftline.detectors import LevelSummary
 from driftline.replay.attribution import Attribution, attribute, attribution_data
-from driftline.replay.levels import ACTION, LEVELS, VERDICT, JudgedAnswer
+from driftline.replay.levels import ACTION, LEVELS, STATE, VERDICT, JudgedAnswer
 from driftline.replay.plain import plain
 from driftline.replay.result import ForcedResult, Limits, Pair
 
@@ -45,7 +45,7 @@ def report_data(app: str, baseline: str, candidate: str, result: ForcedResult, l
         "coverage": result.coverage,
         "verifier_drift": result.verifier_drift,
         "repeated_decisions": result.repeated_decisions,
-        "levels": {name: _level(by_level.get(name)) for name in (*LEVELS, "state")},
+        "levels": {name: _level(by_level.get(name)) for name in (*LEVELS, STATE)},
         "strata": [_stratum(asdict(stratum)) for stratum in judged.strata],
         "noise_floor": None,
         "attribution": attribution_data(_cause(result), verifier_drift=result.verifier_drift),

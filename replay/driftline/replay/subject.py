@@ -10,7 +10,8 @@ from driftline.consumers.actions import declared_features
 from driftline.consumers.app import App
 from driftline.consumers.artifacts import Artifact
 from driftline.consumers.boundary import BoundBoundary
-from driftline.consumers.judging import Case, Judge
+from driftline.consumers.judging import Case, Judge, Judgement
+from driftline.consumers.machine_rows import ROW, state_of
 from driftline.consumers.models.sources import is_recorded
 from driftline.consumers.prompt import MessageSource, Prompt, RecordedMessages
 from driftline.consumers.verifier_spec import SpecJudge
@@ -201,3 +202,18 @@ def case_of(decision: Decision) -> Case:
     """What a verifier may look at, from the recorded context."""
     context = decision.context_value()
     return Case(context, reference=context.get("reference") if decision.boundary == RECORDED_BOUNDARY else None)
+
+
+def state_after(subject: Subject, decision: Decision, judgement: Judgement) -> str | None:
+    """The state that an answer would leave the recorded row in: a refused one leaves it where it is.
+
+    None where the subject has no state machine, or the decision was made before it had one.
+    """
+    machine = subject.app.machine if isinstance(subject, AppSubject) else None
+    row = decision.context_value().get(ROW) if machine is not None else None
+    if machine is None or not isinstance(row, dict):
+        return None
+    state = state_of(machine, row)
+    if not judgement.accepted or judgement.proposal is None:
+        return state
+    return machine.target(state, judgement.proposal.type) or state

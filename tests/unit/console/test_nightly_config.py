@@ -1,4 +1,4 @@
-"""The file of `driftline nightly`: the example can be run, nights are calendar days, mistakes are told with a place."""
+"""The file of `driftline nightly`: the example can be run, nights are calendar days, mistakes have a place."""
 
 from __future__ import annotations
 
@@ -83,12 +83,11 @@ def test_prompts_lie_beside_the_file_and_their_text_is_part_of_the_label(tmp_pat
     assert before.label(before.candidates[0]) != after.label(after.candidates[0])
 
 
-def test_calls_are_shared_out_beforehand_and_dollars_as_they_are_left(tmp_path: Path) -> None:
+def test_calls_are_shared_out_evenly_beforehand(tmp_path: Path) -> None:
     two = "".join(f"[[apps.one.candidates]]\nmodel = 'sim/{name}'\n" for name in ("a", "b"))
-    app = load_config(
-        written(tmp_path, f"[apps.one]\n[apps.one.limits]\nmax_calls = 10\n[apps.one.incumbent]\n{two}")
-    )
-    assert app.apps["one"].run_limits(None).calls_max == 3
+    limits = "[apps.one.limits]\nmax_calls = 10\n[apps.one.incumbent]\n"
+    config = load_config(written(tmp_path, limits + two))
+    assert config.apps["one"].run_limits(None).calls_max == 3
 
 
 def done(verdict: str | None, part: str = "label", error: bool = False) -> NightDone:

@@ -106,6 +106,20 @@ def test_equal_arms_are_equivalent_before_the_plan_is_read_whole_and_the_note_li
     assert same.note.startswith("net rate equivalent")
 
 
+def test_rates_that_stay_are_not_called_equal_while_one_level_alone_stands_at_the_alarm() -> None:
+    strata = [f"claims/{number}" for number in range(12)]
+    a_judge = SequentialJudge(
+        strata, planned=dict.fromkeys(strata, 400), delta=0.4, exit_levels=("verdict", "action")
+    )
+    moved = [replace(DEARER, stratum=strata[0])] * 8
+    fed(a_judge, [*moved, *(replace(SAME, stratum=name) for name in strata for _ in range(200))])
+    found = row(a_judge.summary(), strata[0], "action")[1] or 0.0
+    assert found >= 20 > a_judge.e_value
+    assert a_judge.decision is None
+    unmoved = SequentialJudge(strata, planned=dict.fromkeys(strata, 400), delta=0.4)
+    assert fed(unmoved, [replace(SAME, stratum=name) for name in strata for _ in range(200)]).decision == "equivalent"
+
+
 def test_a_planned_stratum_that_was_not_seen_forbids_equivalence() -> None:
     both = fed(judge(strata=(CLAIMS, RENEWALS)), [SAME] * 500)
     assert both.decision is None
