@@ -147,11 +147,14 @@ class Rivals:
         self._threads: list[threading.Thread] = []
         self._failed: list[Exception] = []
 
-    def begin(self, rivals: int) -> None:
-        """Ask once for each row, then let so many rivals race."""
+    def ask(self) -> None:
+        """Ask once for each row."""
         with self._publisher("clerk") as publisher:
             for number in range(WORKFLOWS):
                 publisher.publish("desk.Asked", {"text": ""}, workflow=f"row-{number}", time=NOON)
+
+    def begin(self, rivals: int) -> None:
+        """Let so many rivals race."""
         asks = [self._request(number) for number in range(rivals)]
         for outsider in range(OUTSIDERS):
             self._start(partial(self._race, asks[outsider::OUTSIDERS], f"rival-{outsider}"))
@@ -230,8 +233,10 @@ def race(
     try:
         stand.fleet.start()
         running = Rivals(stand, chance, over_s)
-        running.begin(rivals)
         scene = Scene(stand, Raw(name, stand.settings), chance)
+        running.ask()
+        scene.wait(lambda: not stand.standing() and stand.judged().decided == WORKFLOWS, SETTLE_S_MAX)
+        running.begin(rivals)
         for fault in faults:
             time.sleep(chance.uniform(0.3, 1.0))
             say(fault.name)

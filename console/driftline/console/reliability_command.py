@@ -90,15 +90,15 @@ def _drift(data: Mapping[str, Any]) -> Table:
             "" if part["disagreement"] is None else f"{part['disagreement']:.1%}",
             _number(part["sigma2"]),
             _ends(part["sigma2_interval"]),
-            _number(part["mu"], "+.4f"),
-            _ends(part["mu_interval"], "+.4f"),
+            _number(part["mu"], "+.3f"),
+            _ends(part["mu_interval"], "+.3f"),
             *_t_star(part),
         )
     return table
 
 
 def _walk(data: Mapping[str, Any]) -> Table:
-    columns = ("stream", "slope of log Var y(t)", "interval", "windows of", "whole runs ×", "at most", "reads as")
+    columns = ("stream", "slope of Var y(t)", "interval", "windows of", "whole runs ×", "at most", "reads as")
     table = _table(columns)
     for name, part in _parts(data):
         slope = part["slope"]
@@ -120,9 +120,10 @@ def _walk(data: Mapping[str, Any]) -> Table:
 def _table(columns: Sequence[str]) -> Table:
     from rich.table import Table
 
-    table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for number, name in enumerate(columns):
-        table.add_column(name, justify="right" if number and name != "reads as" else "left", overflow="fold")
+        text = name in ("stream", "reads as")
+        table.add_column(name, justify="right" if number and not text else "left", no_wrap=not text, overflow="fold")
     return table
 
 
@@ -137,9 +138,9 @@ def _t_star(part: Mapping[str, Any]) -> tuple[str, str]:
     return point, f"[{low}, {high}]"
 
 
-def _number(value: float | None, form: str = ".4f") -> str:
+def _number(value: float | None, form: str = ".3f") -> str:
     return "" if value is None else format(value, form)
 
 
-def _ends(interval: Sequence[float] | None, form: str = ".4f") -> str:
+def _ends(interval: Sequence[float] | None, form: str = ".3f") -> str:
     return "" if interval is None else "[" + ", ".join(format(end, form) for end in interval) + "]"

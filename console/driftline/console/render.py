@@ -101,8 +101,8 @@ def _evidence(report: Mapping[str, Any]) -> list[str]:
 def _levels(levels: Mapping[str, Any], floor: Mapping[str, Any] | None) -> Table:
     """A row a level; with a noise floor, how often runs of one model differ stands beside the candidate."""
     noisy = has_noise(levels.values(), floor)
-    columns = ("level", "differ", *_noise_columns(noisy), "change", "interval", "e-value", "↓", "↑")
-    table = _table("levels (e-value in brackets: decides nothing; ↓ ↑ flips of the verdict)", columns, left=1)
+    columns = ("level", "differ", *_noise_columns(noisy), "change", "interval", "e-value", "flips ↓", "flips ↑")
+    table = _table("levels (e-value in brackets: decides nothing)", columns, left=1)
     for name, level in levels.items():
         if level is not None:
             differ, *measures = _measures(name, level)

@@ -17,11 +17,11 @@ from driftline.schemas.fields import escape_surrogates
 
 BYTES, CANONICAL, ARGUMENTS, ACTION, VERDICT = "bytes", "canonical", "arguments", "action", "verdict"
 STATE = "state"
-"""The row's state after the decision, where the app is on the state-machine spine: what the answer would make of it."""
+"""The row's state after the decision, where the app is on the state-machine spine."""
 LEVELS = (BYTES, CANONICAL, ARGUMENTS, ACTION, VERDICT)
 EXIT_FAMILY = (VERDICT, ACTION)
-"""The levels that decide the verdict of a replay decision by decision; the others are reported. The state after one
-decision follows from its verdict and action, so that it would be counted twice; over whole workflows it decides too."""
+"""The levels that decide the verdict of a replay decision by decision; the others are reported. The state after a
+decision follows from its verdict and action, and would be counted twice; over whole workflows it decides too."""
 
 LOST = frozenset(
     {
