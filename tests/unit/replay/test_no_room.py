@@ -149,7 +149,7 @@ def test_a_ledger_that_another_writer_keeps_locked_is_one_line_after_the_busy_ti
     ledger, wordy = Ledger(tmp_path / "ledger.sqlite"), Wordy()
     other = sqlite3.connect(ledger.path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
-    with pytest.raises(BadInput, match=r"ledger\.sqlite: database is locked; free") as caught:
+    with pytest.raises(BadInput, match=r"ledger\.sqlite: database is locked; make room") as caught:
         replay(questions(5), wordy, ledger=ledger, concurrency=1)
     assert ("\n" not in str(caught.value), wordy.calls) == (True, 1)
     other.execute("ROLLBACK")
