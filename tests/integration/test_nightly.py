@@ -112,11 +112,16 @@ def test_a_night_holds_what_was_decided_in_it_whenever_its_events_happened(workp
     assert all(0 < done.parts["incumbent"]["compared"] <= A_NIGHT for done in days)
 
 
-def test_an_empty_night_is_a_success_with_zero_decisions(workplace: Path) -> None:
+def test_an_empty_night_is_a_success_with_zero_decisions_and_is_told_once(
+    workplace: Path, cluster: Settings, app: App
+) -> None:
     path = configured(workplace, "sim/renewals-inflated")
+    before = len(alerts(cluster, app))
     done = run(path, EMPTY)
     assert (done[0].decisions, exit_code(done)) == (0, 0)
     assert [again.already for again in run(path, EMPTY)] == [True]
+    told = alerts(cluster, app)[before:]
+    assert len(told) == 1, "the dead man must not fire because nobody had a decision to make"
 
 
 def test_the_second_run_of_a_night_changes_and_publishes_nothing(

@@ -10,7 +10,7 @@ from typing import Any
 
 from driftline.console.common import Log, open_subject, progress_bar
 from driftline.console.nightly_config import NightlyApp, NightlyConfig
-from driftline.console.nightly_runs import NightRun, run_candidate, run_incumbent
+from driftline.console.nightly_runs import NightRun, publish_empty, run_candidate, run_incumbent
 from driftline.detectors import planned_order
 from driftline.log import Coordinates, Settings, load_settings
 from driftline.replay.nights_kept import KeptNights, Night, NightsFolder
@@ -148,6 +148,7 @@ class _Tonight:
                 given = log.reader, log.codec, subject, self._selection, show, self._seen.add
                 result = verify_log(*given)
         except EmptySegment:
+            publish_empty(log, subject.name, self._night, self._app.run_limits(None))
             night = Night(0, {part: dict(EMPTY) for part in self._wanted})
         else:
             night = counted or Night(result.decisions)

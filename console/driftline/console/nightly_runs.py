@@ -19,7 +19,9 @@ from driftline.console.replay_progress import note_of
 from driftline.console.replay_run import LEDGER, ReplayRequest, publish, run_row, timings
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
 from driftline.consumers.models.sources import source_version
-from driftline.replay.arms import Candidate, calls_of
+from driftline.log import TransactionalWriter
+from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX, ReplayWriter, publish_alerts
+from driftline.replay.arms import LOG_ARM, Candidate, calls_of
 from driftline.replay.asker import oldest
 from driftline.replay.harness import ForcedReplay, ForcedResult, Limits
 from driftline.replay.identity import RUN_ID_DIGITS, run_id_of
@@ -36,7 +38,7 @@ from driftline.replay.segment import Segment, Selection
 from driftline.replay.spending import Spending
 from driftline.replay.store import write_store
 from driftline.replay.subject import Subject
-from driftline.schemas import canonical_json, content_hash
+from driftline.schemas import ArmRef, ReplayCompleted, canonical_json, content_hash
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,37 @@ def run_incumbent(tonight: NightRun, given: NightlyIncumbent) -> dict[str, Any]:
     asked_as = replace(asked, limits=limits)
     part = _finish(tonight, given.arm, replace(arms, incumbent=arms.candidate), asked_as, told, standing)
     return {**part, "verdict": told.verdict}
+
+
+def publish_empty(log: Log, app: str, night: str, limits: Limits) -> None:
+    """Say on `driftline.alerts` that a night without decisions was looked at: nobody is to be woken because of it."""
+    run_id = content_hash(canonical_json({"night": night, "app": app}))[:RUN_ID_DIGITS]
+    nothing = ArmRef(model=LOG_ARM, prompt_hash=LOG_ARM, verifier_version=LOG_ARM)
+    completed = ReplayCompleted(
+        run_id=run_id,
+        app=app,
+        mode="forced",
+        baseline=nothing,
+        candidate=nothing,
+        verdict="inconclusive",
+        stopped_because="segment_ended",
+        alpha=limits.alpha,
+        delta=limits.delta,
+        events=0,
+        compared=0,
+        paid_calls=0,
+        overspent_calls=0,
+        cost_usd=0.0,
+        coverage=1.0,
+        e_value=1.0,
+        strata=(),
+        completed_at=now(),
+    )
+    writer = TransactionalWriter(log.settings, f"{TRANSACTIONAL_ID_PREFIX}.{run_id}")
+    try:
+        publish_alerts(ReplayWriter(writer), log.reader, log.codec, [completed])
+    finally:
+        writer.close()
 
 
 def _identity(arms: Arms, candidate: Candidate, test: CarriedTest) -> str:
