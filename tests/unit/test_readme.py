@@ -1,4 +1,4 @@
-"""The README tells the truth: its code runs, its commands exist, its output is what the code prints."""
+"""The README tells the truth: its code runs, its commands and files exist, its output is what the code prints."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from driftline.consumers.engine import Outcome
 from driftline.schemas import Event, InputCoordinates
 
 ROOT = Path(__file__).parents[2]
+ROOMS = [readme.parent.name for readme in ROOT.glob("*/README.md")]
 README = (ROOT / "README.md").read_text()
 DRIFTLINE = Path(sys.executable).with_name("driftline")
 
@@ -30,9 +31,10 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture
 def refunds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> App:
-    """The README's app, written to disk as it stands and loaded by name."""
-    (code,) = blocks("python")
+    """The README's app, written to disk as it stands and loaded by name; its state machine lies beside it."""
+    code, machine = blocks("python")
     (tmp_path / "readme_refunds.py").write_text(code)
+    (tmp_path / "readme_refunds_machine.py").write_text(machine.replace("from refunds ", "from readme_refunds "))
     for text in blocks("json"):
         folder = tmp_path / "schemas" / json.loads(text)["name"]
         folder.mkdir(parents=True)
@@ -66,7 +68,7 @@ def decided(app: App, answers: Sequence[Mapping[str, object]]) -> tuple[Outcome,
 
 
 def test_the_first_boundary_takes_no_more_than_25_lines_of_user_code() -> None:
-    (code,) = blocks("python")
+    code, _ = blocks("python")
     assert sum(bool(line.strip()) and not line.startswith("#") for line in code.splitlines()) <= 25
 
 
@@ -85,10 +87,41 @@ def test_the_first_boundary_feeds_a_refusal_back_and_takes_the_mended_proposal(r
     assert (feedback["status"], feedback["rejections"][0]["rule_id"]) == ("rejected", "refund-cap")
 
 
+def test_the_state_machine_pays_once_and_tells_the_second_grant_that_nothing_is_legal(refunds: App) -> None:
+    moved = load_app("readme_refunds_machine:app")
+    assert moved.name == refunds.name
+    machine = moved.require_machine()
+    assert machine.target("open", "shop.RefundGranted") == "paid"
+    assert machine.legal("paid") == []
+
+
+def test_the_state_machine_lets_a_person_approve_what_was_escalated(refunds: App) -> None:
+    machine = load_app("readme_refunds_machine:app").require_machine()
+    waiting = machine.target("open", "driftline.Escalated")
+    assert waiting is not None
+    assert (machine.target(waiting, "approve"), machine.target(waiting, "timer:patience")) == ("paid", "lapsed")
+
+
+def test_every_file_of_the_repository_that_a_readme_names_is_there() -> None:
+    pattern = rf"(?<![\w/$.])((?:{'|'.join(ROOMS)})/[\w./-]*\w)"
+    texts = [README, *(path.read_text() for path in ROOT.glob("*/README.md"))]
+    named = {name for text in texts for name in re.findall(pattern, text) if "shop." not in name}
+    assert "deploy/compose.yaml" in named
+    there = [
+        name for name in named if (ROOT / name).exists() or (ROOT / name.split("/")[0] / "driftline" / name).exists()
+    ]
+    assert sorted(named.difference(there)) == []
+
+
 def named_commands() -> set[tuple[str, ...]]:
-    """Every `driftline …` that the README, the changelog or an error message of ours names."""
+    """Every `driftline …` that a README, the changelog or an error message of ours names."""
     code = [path.read_text() for path in ROOT.glob("*/driftline/**/*.py")]
-    texts = [README, (ROOT / "CHANGELOG.md").read_text(), *code]
+    texts = [
+        *(path.read_text() for path in ROOT.glob("*/README.md")),
+        README,
+        (ROOT / "CHANGELOG.md").read_text(),
+        *code,
+    ]
     found = set()
     for text in texts:
         for words in re.findall(r"(?:`|\$ |\| |Example: )driftline((?: [a-z][a-z-]*)+)", text):
@@ -114,5 +147,8 @@ def test_the_shown_verdict_is_what_the_code_prints_now(tmp_path: Path) -> None:
     )
     assert done.returncode == 1, done.stderr
     printed = [line.rstrip() for line in done.stdout.replace(str(tmp_path), ".driftline").splitlines()]
-    shown = next(block for block in blocks("text") if block.startswith("DIVERGED  renewals"))
-    assert [line.rstrip() for line in shown.splitlines()] == printed
+    shown = next(block for block in blocks("text") if block.startswith("DIVERGED  renewals")).splitlines()
+    left_out = shown.index("…")  # the second example
+    first, last = shown[:left_out], shown[left_out + 1 :]
+    assert printed[: len(first)] == first
+    assert printed[-len(last) :] == last

@@ -31,7 +31,7 @@ def advise(
 ) -> None:
     """Say whether P5 is advised, and why: measured on the log and on the runs on disk. No model is asked.
 
-    Exits 0 where nothing is advised, 1 where a migration is, 4 where evidence is missing.
+    Exits 0 where nothing is advised, 1 where a migration is, 4 where it hangs on evidence that is missing.
     """
     from driftline.console.common import Log, find_app, now, out, say
     from driftline.console.outputs import write_text

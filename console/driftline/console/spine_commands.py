@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from driftline.consumers.app import App
     from driftline.log import Coordinates, Settings
 
-APPROVE_EXAMPLE = "Example: driftline approve S7-001511 --app renewals90 --expected-version 6 --by mara@example.com"
+APPROVE_EXAMPLE = "Example: driftline approve S7-000010 --app contracts-machine --expected-version 14 --by mara"
 REJECT_EXAMPLE = APPROVE_EXAMPLE.replace("approve", "reject") + " --reason 'too dear'"
-TICK_EXAMPLE = "Example: driftline tick renewals90 --every 60s"
-DIAGRAM_EXAMPLE = "Example: driftline state diagram renewals90"
+TICK_EXAMPLE = "Example: driftline tick contracts-machine --every 60s"
+DIAGRAM_EXAMPLE = "Example: driftline state diagram contracts-machine"
 ANSWER_S_DEFAULT = 10.0
 POLL_S = 0.2
 EXIT_REFUSED, EXIT_UNANSWERED = 1, 4

@@ -90,7 +90,11 @@ class Reporting:
         self._control = state
         self.metrics.set_control(state.killed, state.offset)
         self._health.ready(not state.killed, "the kill switch is on" if state.killed else "", "control")
-        _log.warning("control offset %s: %s", state.offset, "killed" if state.killed else state)
+        if state.killed or state.decisions_per_minute is not None or state.in_flight_max is not None:
+            limits = f"{state.decisions_per_minute} decisions a minute, {state.in_flight_max} in flight"
+            _log.warning("control offset %s: %s", state.offset, "killed" if state.killed else f"at most {limits}")
+        else:
+            _log.info("control offset %s: neither killed nor throttled", state.offset)
 
     def gained(self, partitions: Collection[int]) -> None:
         """Partitions were assigned."""
