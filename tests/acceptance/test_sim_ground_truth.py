@@ -24,7 +24,7 @@ CUSTOMERS, SEED = 3000, 21
 NOON = datetime(2026, 9, 22, 12, tzinfo=UTC)
 TWO_YEAR = "renewal/renewal-due.two-year"
 ORDERS = range(3)
-CONTROLS, CONTROL_DECISIONS, FLOOR_DECISIONS = range(40), 500, 200
+CONTROLS, CONTROL_DECISIONS, FLOOR_DECISIONS = range(20), 500, 200
 INCUMBENT = Candidate(incumbent=True)
 
 Replay = Callable[..., ForcedResult]

@@ -232,6 +232,7 @@ def test_what_is_in_force_is_json_for_scripts(cli: Cli, app: App) -> None:
         "killed": False,
         "decisions_per_minute": None,
         "in_flight_max": 2,
+        "spine": None,
         "offset": 0,
         "settings": {
             "throttle": {

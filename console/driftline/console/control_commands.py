@@ -99,7 +99,9 @@ def control_data(app: str, controls: Controls) -> dict[str, Any]:
     from dataclasses import asdict
 
     in_force = {name: _held_data(held) for name, held in controls.in_force.items()}
-    return {"app": app, **asdict(controls.state), "settings": in_force}
+    spine = controls.state.spine
+    state = asdict(controls.state) | {"spine": None if spine is None else spine.spine}
+    return {"app": app, **state, "settings": in_force}
 
 
 def _held_data(held: InForce) -> dict[str, Any]:

@@ -134,11 +134,11 @@ def test_progress_goes_on_counting_calls_and_stays_at_the_segments_end(replay: R
     assert told[-1].read == told[-1].planned == len(result.pairs)
 
 
-def test_the_incumbent_against_itself_is_not_diverged_after_both_phases_in_twenty_orders(
+def test_the_incumbent_against_itself_is_not_diverged_after_both_phases_in_eight_orders(
     replay: Replay, renewals_history: Segment, renewals_subject: AppSubject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     verdicts: Counter[str] = Counter()
-    for seed in range(20):
+    for seed in range(8):
         ledger = Ledger(tmp_path_factory.mktemp("fresh") / "ledger.sqlite")
         result = replay(
             renewals_history,
