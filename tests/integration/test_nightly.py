@@ -7,16 +7,15 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
 from datetime import UTC, date, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
+from tests.integration.provider import Provider, serving
 
 from driftline.console.nightly import NightDone, run_nightly
 from driftline.console.nightly_config import load_config
@@ -233,61 +232,10 @@ def test_the_summary_says_the_same_in_every_form(workplace: Path) -> None:
     assert f"| candidate | {verdict} |" in summary_markdown(done)
 
 
-class Provider(ThreadingHTTPServer):
-    """An OpenAI-compatible server that can kill its client at a chosen request."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.asked, self.answered, self.kill_at = 0, 0, 0
-        self.client: subprocess.Popen[str] | None = None
-        self.lock = threading.Lock()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-    def take(self) -> bool:
-        """Whether the request is to be answered."""
-        with self.lock:
-            self.asked += 1
-            if self.asked == self.kill_at and self.client is not None:
-                os.kill(self.client.pid, signal.SIGKILL)
-                return False
-            self.answered += 1
-            return True
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Provider
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        if self.server.take():
-            payload = {"term_months": 12, "rationale": "It goes on."}
-            text = json.dumps({"type": "driftline.renewals.ContractRenewed", "payload": payload})
-            choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
-            usage = {"prompt_tokens": 9, "completion_tokens": 9, "total_tokens": 18}
-            fixed = {"id": "1", "object": "chat.completion", "created": 1, "model": "mine"}
-            body = json.dumps({**fixed, "choices": [choice], "usage": usage}).encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    server = Provider()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 def command(provider: Provider, home: Path, arguments: Sequence[str], kill_at: int = 0) -> tuple[int, str]:

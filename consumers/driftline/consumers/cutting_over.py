@@ -13,8 +13,8 @@ from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Row, Rows, row_record
 from driftline.consumers.sources import is_own
 from driftline.consumers.spine import is_void
-from driftline.log import KafkaReader, Outgoing, Settings, Span, TopicAdmin, TransactionalWriter, Unfinished, to_event
-from driftline.log.group import group_standing
+from driftline.consumers.stopped import require_stopped, standing_of
+from driftline.log import KafkaReader, Outgoing, Settings, Span, TransactionalWriter, Unfinished, to_event
 from driftline.schemas import Codec, Undecodable, UsageError
 from driftline.schemas.control import EVENT_LOG, STATE_MACHINE, SpineCut
 from driftline.schemas.ids import derive_id
@@ -88,7 +88,7 @@ class CutOver:
             UsageError: The app still runs, has committed what it has not read yet, or its position was lost or reset.
             EnvironmentUnreachable: A broker or the registry does not answer.
         """
-        self._require_stopped()
+        require_stopped(self._app, self._settings)
         for partition in sorted(self._reader.span(self._app.topics.events).ranges):
             yield self._seed(partition)
 
@@ -146,7 +146,7 @@ class CutOver:
             raise
 
     def _seed(self, partition: int) -> SeededPartition:
-        standing = self._standing(partition)
+        standing = standing_of(self._app, self._settings, partition)
         self._restorer.checked(partition, standing)
         self._require_read(partition, standing)
         rows, times_ms = Rows(self._app.row_fold), {}
@@ -174,18 +174,6 @@ class CutOver:
         for start in range(0, len(records), RECORDS_A_TRANSACTION):
             writer.commit(records[start : start + RECORDS_A_TRANSACTION])
 
-    def _standing(self, partition: int) -> Unfinished:
-        found = group_standing(self._settings, self._app.group, self._app.topics.events, [partition])[partition]
-        return found or Unfinished(0, 0)
-
-    def _require_stopped(self) -> None:
-        members = TopicAdmin(self._settings).group_members(self._app.group)
-        if members:
-            raise UsageError(
-                f"{members} processes of {self._app.name} are in the group {self._app.group}",
-                "stop them first; one that has stopped is out of the group 10 s later",
-            )
-
     def _require_read(self, partition: int, standing: Unfinished) -> None:
         """What the event log committed and did not fold yet, the state machine would take for folded."""
         low, high = self._reader.span(self._app.topics.events).ranges[partition]
@@ -203,9 +191,9 @@ class CutOver:
                 )
 
     def _require_unmoved(self, seeded: list[SeededPartition]) -> None:
-        self._require_stopped()
+        require_stopped(self._app, self._settings)
         for one in seeded:
-            if self._standing(one.partition) != one.standing:
+            if standing_of(self._app, self._settings, one.partition) != one.standing:
                 what = f"{self._app.topics.events}[{one.partition}] was decided on meanwhile"
                 raise UsageError(what, "stop the app and cut over again")
 

@@ -9,8 +9,8 @@ from driftline.consumers.app import App
 from driftline.consumers.control import read_controls
 from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Row, Rows, row_record
-from driftline.log import KafkaReader, Outgoing, Settings, TopicAdmin, TransactionalWriter, Unfinished
-from driftline.log.group import group_standing
+from driftline.consumers.stopped import require_stopped, standing_of
+from driftline.log import KafkaReader, Outgoing, Settings, TransactionalWriter
 from driftline.schemas import Codec, UsageError
 from driftline.schemas.control import STATE_MACHINE
 
@@ -50,7 +50,7 @@ class Rebuilder:
         self._codec = codec
         self._reader = KafkaReader(settings)
         self._require_event_log()
-        self._require_stopped()
+        require_stopped(self._app, self._settings)
         self._restorer = RowRestorer(app, self._reader, codec)
 
     def run(self, write: bool) -> Iterator[RebuiltPartition]:
@@ -70,20 +70,8 @@ class Rebuilder:
             what = f"{self._app.name} is on the state-machine spine: its rows are the truth and no cache of the log"
             raise UsageError(what, "leave them as they are; an upgrade of theirs goes into Fold(..., upgrades=...)")
 
-    def _require_stopped(self) -> None:
-        members = TopicAdmin(self._settings).group_members(self._app.group)
-        if members:
-            raise UsageError(
-                f"{members} processes of {self._app.name} are in the group {self._app.group}",
-                "stop them first; one that has stopped is out of the group 10 s later",
-            )
-
-    def _standing(self, partition: int) -> Unfinished:
-        found = group_standing(self._settings, self._app.group, self._app.topics.events, [partition])[partition]
-        return found or Unfinished(0, 0)
-
     def _rebuild(self, partition: int, write: bool) -> RebuiltPartition:
-        standing = self._standing(partition)
+        standing = standing_of(self._app, self._settings, partition)
         stored = dict(self._restorer.checked(partition, standing).items())
         rows, times_ms = Rows(self._app.row_fold), {}
         for record in self._restorer.folding(rows, partition, standing):
@@ -91,8 +79,8 @@ class Rebuilder:
         folded = dict(rows.items())
         differing = [key for key in (folded | stored) if folded.get(key) != stored.get(key)]
         if write:
-            self._require_stopped()
-            if self._standing(partition) != standing:
+            require_stopped(self._app, self._settings)
+            if standing_of(self._app, self._settings, partition) != standing:
                 what = f"{self._app.topics.events}[{partition}] was decided on meanwhile"
                 raise UsageError(what, "stop the app and rebuild again")
             self._write(partition, {key: folded.get(key) for key in differing}, times_ms)
