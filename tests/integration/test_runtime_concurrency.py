@@ -134,7 +134,7 @@ def test_one_decision_of_a_key_at_a_time_and_in_offset_order(cluster: Settings, 
     publish(app, cluster, 300, workflows=7)
     proposer = Proposer()
     runtime(app, cluster, proposer).run(until_end=True)
-    assert proposer.most == 7
+    assert proposer.most <= 7
     check_order(app, cluster, 300)
 
 

@@ -30,7 +30,7 @@ from driftline.schemas import Codec, Decision, Registry
 pytestmark = pytest.mark.integration
 
 DRIFTLINE = Path(sys.executable).with_name("driftline")
-WAIT_S = 40.0
+WAIT_S = 90.0
 APP = """
 from dataclasses import replace
 from driftline.examples.renewals.app import app as renewals
