@@ -94,7 +94,7 @@ def illegal(
     return Rejection(
         code=RejectionCode.ILLEGAL_TRANSITION,
         path="/type",
-        expected=" or ".join(legal) or "nothing: the state is terminal",
+        expected=" or ".join(legal) or "nothing",
         actual=canonical_json({"proposed": trigger, "row": row}),
         rule_id=RULE_ID,
         rule_version=machine.version,
