@@ -89,6 +89,7 @@ def alerts_of(
     """
     judged = result.judged
     strata = _strata(judged)
+    noise, noise_lo, noise_hi = _noise(judged)
     completed = ReplayCompleted(
         run_id=result.run_id,
         app=segment.app,
@@ -108,6 +109,9 @@ def alerts_of(
         e_value=judged.e_value,
         strata=strata,
         completed_at=now,
+        noise=noise,
+        noise_lo=noise_lo,
+        noise_hi=noise_hi,
     )
     alerts: list[ReplayAlert] = [completed]
     if result.verdict == DIVERGED and (result.change is None or result.change.verdict == DIVERGED):
@@ -115,6 +119,12 @@ def alerts_of(
     if incumbent is not None and result.environment is not None and result.environment.verdict == DIVERGED:
         alerts.append(_environment_drift(completed, incumbent, result.environment, result, now))
     return alerts
+
+
+def _noise(judged: JudgeSummary) -> tuple[float | None, float | None, float | None]:
+    """The noise floor of the verdict with both ends of its interval, where the run had one."""
+    noise = next((level.noise for level in judged.levels if level.level == VERDICT), None)
+    return (None, None, None) if noise is None else (noise.mismatch, *noise.interval)
 
 
 def publish_alerts(

@@ -85,6 +85,12 @@ class ReplayCompleted(Logged):
     """Every planned stratum of the exit family."""
     completed_at: UtcMillis
     """UTC, milliseconds."""
+    noise: float | None = None
+    """Share of pairs of the incumbent's own runs whose verdicts differ; null without such runs."""
+    noise_lo: float | None = None
+    """Lower end of its interval."""
+    noise_hi: float | None = None
+    """Upper end of it."""
 
 
 class DivergenceAlert(Logged):

@@ -175,6 +175,12 @@ def test_a_replay_that_diverged_is_shown_with_its_rate_interval_and_sample_count
     assert value(found, "stratum_named_state", **STRATUM) == 1
 
 
+def test_the_noise_floor_stands_beside_the_change_where_the_replay_had_one() -> None:
+    found = shown_of(completed(noise=0.08, noise_lo=0.02, noise_hi=0.2))
+    names = ("replay_noise_ratio", "replay_noise_lower_ratio", "replay_noise_upper_ratio")
+    assert [value(found, name, **REPLAY) for name in names] == [0.08, 0.02, 0.2]
+
+
 def test_the_verdict_and_why_it_stopped_are_one_hot() -> None:
     found = shown_of(completed(verdict="inconclusive", stopped_because="budget_ended"))
     verdicts = {v: value(found, "replay_verdict_state", **REPLAY, verdict=v) for v in ("diverged", "inconclusive")}

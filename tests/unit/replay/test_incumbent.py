@@ -19,7 +19,7 @@ from driftline.replay.identity import run_id_of
 from driftline.replay.incumbent import incumbent_parts
 from driftline.replay.testing import OwnModels
 from driftline.replay.turns import planned_decisions
-from driftline.schemas import ArmRef, Decision, UsageError
+from driftline.schemas import ArmRef, Decision, ReplayCompleted, UsageError
 
 NOON = datetime(2026, 9, 22, 12, tzinfo=UTC)
 CANDIDATE, LOG = Candidate("acme/next"), Candidate(incumbent=True)
@@ -154,6 +154,19 @@ def test_an_environment_drift_alert_shows_decisions_that_the_incumbent_decides_o
     assert (drift.incumbent, drift.change) == (today, -1.0)
     assert drift.e_value >= 20
     assert len(drift.examples) == 5
+
+
+def test_what_completed_tells_the_noise_of_the_incumbents_own_runs_and_none_without_them(
+    replay: Replay, questions: Questions
+) -> None:
+    segment, (log, today, candidate) = questions(60), ARMS
+    with_floor = replay(segment, Wavering(), incumbent=THREE, read_on=True)
+    completed, *_ = alerts_of(segment, log, candidate, with_floor, Limits(), NOON, incumbent=today)
+    assert isinstance(completed, ReplayCompleted)
+    assert 0.2 < (completed.noise_lo or 0) < (completed.noise or 0) < (completed.noise_hi or 0) < 0.7
+    alone, *_ = alerts_of(segment, log, candidate, replay(segment, Arms({})), Limits(), NOON)
+    assert isinstance(alone, ReplayCompleted)
+    assert alone.noise is None
 
 
 def test_a_run_goes_on_behind_its_alarm_until_the_cause_is_known_and_no_further(

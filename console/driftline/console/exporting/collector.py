@@ -52,6 +52,9 @@ _OF_REPLAY: dict[str, tuple[str, Callable[[ReplayCompleted], float | None]]] = {
     "driftline_replay_paid_calls": ("Calls whose answers the verdict rests on.", lambda r: r.paid_calls),
     "driftline_replay_overspent_calls": ("Calls in flight when the test stopped.", lambda r: r.overspent_calls),
     "driftline_replay_cost_dollars": ("Dollars; missing where a price is unknown.", lambda r: r.cost_usd),
+    "driftline_replay_noise_ratio": ("Share of the incumbent's own runs whose verdicts differ.", lambda r: r.noise),
+    "driftline_replay_noise_lower_ratio": ("Lower end of its interval.", lambda r: r.noise_lo),
+    "driftline_replay_noise_upper_ratio": ("Upper end of its interval.", lambda r: r.noise_hi),
     "driftline_replay_completed_timestamp_seconds": ("Unix time of it.", lambda r: r.completed_at.timestamp()),
 }
 """Of the latest replay of each app, mode and candidate."""
