@@ -34,9 +34,9 @@ down: $(INSTALLED) ## Stop both; their data stays
 	$(BIN)/driftline registry stop; $(BIN)/driftline kafka stop
 
 lock: ## Resolve the dependencies anew into both requirements.lock (needs uv)
-	uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes --no-emit-index-url \
+	uv pip compile pyproject.toml --all-extras --group dev --universal --generate-hashes \
 	  --no-annotate --custom-compile-command "make lock" -o requirements.lock
-	uv pip compile pyproject.toml --all-extras --universal --generate-hashes --no-emit-index-url \
+	uv pip compile pyproject.toml --all-extras --universal --generate-hashes \
 	  --no-annotate --custom-compile-command "make lock" -c requirements.lock -o deploy/requirements.lock
 
 clean: ## Remove the environment and the caches; the data in .driftline stays

@@ -21,6 +21,26 @@ SPEC_OF = {"llmdrift-happy": "happy-number", "llmdrift-leetcode": "leetcode"}
 """By recording; the others are judged by `stability`."""
 GPT4, GPT35, GPT4O = "openai/gpt-4", "openai/gpt-3.5-turbo", "openai/gpt-4o"
 STABILITY = ("logical-deduction", "navigate", "ruin-names")
+EVERY_SPEC = r"""
+[streams."happy-number"]
+extract = ['\\boxed\{([^}]*)\}']
+accept = "equals-reference"
+[streams."leetcode-easy"]
+accept = "reference-flag"
+[streams."logical_deduction"]
+extract = ["json:/Answer", '\(([A-Za-z])\)']
+normalise = ["upper", "alphanumeric"]
+accept = "equals-reference"
+[streams."ruin_names"]
+extract = ["json:/Answer", '\(([A-Za-z])\)']
+normalise = ["upper", "alphanumeric"]
+accept = "equals-reference"
+[streams."navigate"]
+extract = ["json:/Answer", '(?i)\b(yes|no)\b']
+normalise = ["upper", "alphanumeric"]
+accept = "equals-reference"
+"""
+"""All streams of the recordings in one file."""
 
 Outcomes = Mapping[str, ArmOutcome]
 """By event id."""

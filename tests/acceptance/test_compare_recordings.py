@@ -10,38 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.acceptance.recordings import EVERY_SPEC, GPT4, GPT4O, GPT35, STABILITY
 
 pytestmark = pytest.mark.acceptance
 
 DRIFTLINE = Path(sys.executable).with_name("driftline")
-GPT4, GPT35, GPT4O = "openai/gpt-4", "openai/gpt-3.5-turbo", "openai/gpt-4o"
-STABILITY = ("logical-deduction", "navigate", "ruin-names")
-SPEC = r"""
-[streams."happy-number"]
-extract = ['\\boxed\{([^}]*)\}']
-accept = "equals-reference"
-[streams."leetcode-easy"]
-accept = "reference-flag"
-[streams."logical_deduction"]
-extract = ["json:/Answer", '\(([A-Za-z])\)']
-normalise = ["upper", "alphanumeric"]
-accept = "equals-reference"
-[streams."ruin_names"]
-extract = ["json:/Answer", '\(([A-Za-z])\)']
-normalise = ["upper", "alphanumeric"]
-accept = "equals-reference"
-[streams."navigate"]
-extract = ["json:/Answer", '(?i)\b(yes|no)\b']
-normalise = ["upper", "alphanumeric"]
-accept = "equals-reference"
-"""
 Compare = Callable[..., tuple[int, dict[str, Any]]]
 
 
 @pytest.fixture
 def compare(tmp_path: Path) -> Compare:
     """Exit code and JSON of one comparison."""
-    (tmp_path / "SPEC.toml").write_text(SPEC)
+    (tmp_path / "SPEC.toml").write_text(EVERY_SPEC)
     out = tmp_path / "out.json"
 
     def run(file: Path, baseline: str, candidate: str, *options: str) -> tuple[int, dict[str, Any]]:

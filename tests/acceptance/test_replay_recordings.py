@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+from tests.acceptance.recordings import EVERY_SPEC, GPT4, GPT4O, GPT35, STABILITY
 
 from driftline.consumers import SpecJudge
 from driftline.consumers.prompt import RecordedMessages
@@ -22,27 +23,7 @@ from driftline.schemas.recorded import RecordedLine, read_recorded
 pytestmark = pytest.mark.acceptance
 
 ORDERS = range(25)
-GPT4, GPT35, GPT4O = "openai/gpt-4", "openai/gpt-3.5-turbo", "openai/gpt-4o"
-STABILITY = ("logical-deduction", "navigate", "ruin-names")
-SPEC = SpecJudge.parse(r"""
-[streams."happy-number"]
-extract = ['\\boxed\{([^}]*)\}']
-accept = "equals-reference"
-[streams."leetcode-easy"]
-accept = "reference-flag"
-[streams."logical_deduction"]
-extract = ["json:/Answer", '\(([A-Za-z])\)']
-normalise = ["upper", "alphanumeric"]
-accept = "equals-reference"
-[streams."ruin_names"]
-extract = ["json:/Answer", '\(([A-Za-z])\)']
-normalise = ["upper", "alphanumeric"]
-accept = "equals-reference"
-[streams."navigate"]
-extract = ["json:/Answer", '(?i)\b(yes|no)\b']
-normalise = ["upper", "alphanumeric"]
-accept = "equals-reference"
-""")
+SPEC = SpecJudge.parse(EVERY_SPEC)
 
 Compare = Callable[..., ForcedResult]
 

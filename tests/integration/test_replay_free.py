@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from tests.integration.traces import ends, groups, positions
 
 from driftline.console.free_run import FreeDone, free_and_exit, print_free, run_free
 from driftline.console.replay_run import ReplayRequest
@@ -25,7 +24,7 @@ from driftline.consumers.prepare import prepare
 from driftline.consumers.runtime import Runtime
 from driftline.examples.renewals.app import RENEWED
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import KafkaReader, Settings, TopicAdmin
+from driftline.log import KafkaReader, Settings
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
 from driftline.replay import AppSubject, Candidate, Ledger, Limits, Selection, query
@@ -189,27 +188,3 @@ def test_what_holds_no_events_cannot_be_lived_again(workplace: Path, app: App) -
     request = ReplayRequest(app.name, Candidate("sim/renewals"), segment_file=workplace / "week.parquet")
     with pytest.raises(UsageError, match="a segment file"):
         run_free(request, [request.candidate])
-
-
-def ends(cluster: Settings) -> dict[tuple[str, int], int]:
-    """The latest offset of every partition of every topic, aborted and control records counted too."""
-    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
-    partitions = [
-        TopicPartition(topic, partition)
-        for topic, count in TopicAdmin(cluster).partitions().items()
-        if not topic.startswith("_")
-        for partition in range(count)
-    ]
-    asked = admin.list_offsets({at: OffsetSpec.latest() for at in partitions})  # type: ignore[no-untyped-call]
-    return {(at.topic, at.partition): future.result(10).offset for at, future in asked.items()}
-
-
-def positions(cluster: Settings, group: str) -> dict[tuple[str, int], tuple[int, str | None]]:
-    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
-    found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(10)
-    return {(tp.topic, tp.partition): (tp.offset, tp.metadata) for tp in found.topic_partitions}
-
-
-def groups(cluster: Settings) -> set[str]:
-    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
-    return {group.group_id for group in admin.list_consumer_groups().result(10).valid}

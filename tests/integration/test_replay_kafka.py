@@ -14,8 +14,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
+from tests.integration.traces import ends, groups, positions
 
 from driftline.console.replay_run import ReplayDone, ReplayRequest, run_replay
 from driftline.console.segment_import import import_segment
@@ -25,7 +26,7 @@ from driftline.consumers.prepare import prepare
 from driftline.consumers.runtime import Runtime
 from driftline.examples import renewals as example
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import ALERTS, CommitRefused, KafkaReader, Outgoing, Settings, TopicAdmin, TransactionalWriter
+from driftline.log import ALERTS, CommitRefused, KafkaReader, Outgoing, Settings, TransactionalWriter
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
 from driftline.replay import (
@@ -42,12 +43,13 @@ from driftline.replay import (
     publish_alerts,
     read_segment_file,
 )
-from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX, ReplayAlert
+from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX
 from driftline.replay.arms import Incumbent
 from driftline.replay.following import DecisionTail
 from driftline.replay.shadow import ShadowReplay
 from driftline.replay.testing import OwnModels
 from driftline.schemas import (
+    Alert,
     ArmRef,
     Codec,
     DivergenceAlert,
@@ -105,30 +107,6 @@ def workplace(tmp_path: Path, cluster: Settings, app: App, monkeypatch: pytest.M
     monkeypatch.setenv("DRIFTLINE_REGISTRY_URL", cluster.require_registry())
     monkeypatch.setenv("DRIFTLINE_HOME", str(tmp_path / "home"))
     return tmp_path
-
-
-def ends(cluster: Settings, prefix: str) -> dict[tuple[str, int], int]:
-    """The latest offset of every partition, aborted and control records counted too."""
-    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
-    partitions = [
-        TopicPartition(topic, partition)
-        for topic, count in TopicAdmin(cluster).partitions().items()
-        if topic.startswith(prefix)
-        for partition in range(count)
-    ]
-    asked = admin.list_offsets({at: OffsetSpec.latest() for at in partitions})  # type: ignore[no-untyped-call]
-    return {(at.topic, at.partition): future.result(10).offset for at, future in asked.items()}
-
-
-def positions(cluster: Settings, group: str) -> dict[tuple[str, int], tuple[int, str | None]]:
-    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
-    found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(10)
-    return {(tp.topic, tp.partition): (tp.offset, tp.metadata) for tp in found.topic_partitions}
-
-
-def groups(cluster: Settings) -> set[str]:
-    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
-    return {group.group_id for group in admin.list_consumer_groups().result(10).valid}
 
 
 def test_a_whole_replay_leaves_no_trace_on_the_app(workplace: Path, cluster: Settings, app: App) -> None:
@@ -250,7 +228,7 @@ def test_the_writer_of_a_replay_is_refused_the_apps_topics(cluster: Settings, ap
 MODELS = {f"driftline.{one.__name__}": one for one in (ReplayCompleted, DivergenceAlert, EnvironmentDriftAlert)}
 
 
-def alerts_on(cluster: Settings, codec: Codec, run_id: str) -> list[ReplayAlert]:
+def alerts_on(cluster: Settings, codec: Codec, run_id: str) -> list[Alert]:
     reader = KafkaReader(cluster)
     decoded = [codec.decode(record.value) for record in reader.read(reader.span(ALERTS))]
     return [MODELS[one.name].model_validate(one.value) for one in decoded if one.value["run_id"] == run_id]

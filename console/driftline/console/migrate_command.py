@@ -61,18 +61,11 @@ def advise(
 def _publish(log: Log, gathered: Gathered) -> str | None:
     """Where the alert lies; None where there is none."""
     from driftline.console.common import now
-    from driftline.log import TransactionalWriter
-    from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX, ReplayWriter
-    from driftline.replay.migration import migration_alert, publish_migration
+    from driftline.console.publishing import publish_all
+    from driftline.replay.migration import migration_alert
 
     alert = migration_alert(gathered, now())
-    if alert is None:
-        return None
-    writer = TransactionalWriter(log.settings, f"{TRANSACTIONAL_ID_PREFIX}.{alert.run_id}")
-    try:
-        return str(publish_migration(ReplayWriter(writer), log.reader, log.codec, alert))
-    finally:
-        writer.close()
+    return None if alert is None else str(publish_all(log, alert.run_id, [alert])[alert.kind])
 
 
 def _print(data: Mapping[str, Any]) -> None:

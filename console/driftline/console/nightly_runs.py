@@ -14,13 +14,12 @@ from typing import Any
 from driftline.console.common import Log, now, progress_bar
 from driftline.console.nightly_config import NightlyApp, NightlyCandidate, NightlyIncumbent
 from driftline.console.nightly_files import keep_parquet
+from driftline.console.publishing import publish_all
 from driftline.console.replay_arms import Arms, EveryArm, named_arms
 from driftline.console.replay_progress import note_of
 from driftline.console.replay_run import LEDGER, ReplayRequest, publish, run_row, timings
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
 from driftline.consumers.models.sources import source_version
-from driftline.log import TransactionalWriter
-from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX, ReplayWriter, publish_alerts
 from driftline.replay.arms import LOG_ARM, Candidate, calls_of
 from driftline.replay.asker import oldest
 from driftline.replay.harness import ForcedReplay, ForcedResult, Limits
@@ -136,11 +135,7 @@ def publish_empty(log: Log, app: str, night: str, limits: Limits) -> None:
         strata=(),
         completed_at=now(),
     )
-    writer = TransactionalWriter(log.settings, f"{TRANSACTIONAL_ID_PREFIX}.{run_id}")
-    try:
-        publish_alerts(ReplayWriter(writer), log.reader, log.codec, [completed])
-    finally:
-        writer.close()
+    publish_all(log, run_id, [completed])
 
 
 def _identity(arms: Arms, candidate: Candidate, test: CarriedTest) -> str:

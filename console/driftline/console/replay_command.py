@@ -79,6 +79,19 @@ def replay(
     beside = options.incumbent_of(incumbent, floor)
     _check_what(what, mode, html is not None or markdown is not None, len(tried), beside is not None or bool(mmd))
     request = ReplayRequest(app, tried[0], selection, limits, verifier, segment, allow_unpriced, refresh, beside)
+    _run(request, tried, what, mode, follow_for, as_json, html, markdown)
+
+
+def _run(
+    request: ReplayRequest,
+    tried: Sequence[Candidate],
+    what: What | None,
+    mode: Mode,
+    follow_for: str | None,
+    as_json: bool,
+    html: Path | None,
+    markdown: Path | None,
+) -> None:
     if what is not None:
         from driftline.console.plan_command import print_plans
 

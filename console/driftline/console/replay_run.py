@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from driftline.console.common import Log, err, now, open_subject, open_subject_of_file, progress_bar
+from driftline.console.publishing import publish_all
 from driftline.console.replay_arms import Arms, EveryArm, incumbent_report, named_arms
 from driftline.console.replay_progress import note_of
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
 from driftline.consumers.proposing import Proposer
-from driftline.log import Coordinates, Settings, TransactionalWriter, load_settings
-from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX, ReplayWriter, alerts_of, publish_alerts
+from driftline.log import Coordinates, Settings, load_settings
+from driftline.replay.alerting import alerts_of
 from driftline.replay.arms import ArmCall, Candidate, Incumbent, calls_of
 from driftline.replay.asker import oldest
 from driftline.replay.asking import steady
@@ -260,9 +261,4 @@ def publish(
 ) -> dict[str, Coordinates]:
     """Put the run's alerts on `driftline.alerts`; where each lies, by kind."""
     alerts = alerts_of(segment, arms.baseline, arms.candidate, result, limits, now(), mode, arms.incumbent)
-    writer = TransactionalWriter(log.settings, f"{TRANSACTIONAL_ID_PREFIX}.{result.run_id}")
-    try:
-        placed = publish_alerts(ReplayWriter(writer), log.reader, log.codec, alerts)
-    finally:
-        writer.close()
-    return {alert.kind: at for alert, at in zip(alerts, placed, strict=True)}
+    return publish_all(log, result.run_id, alerts)

@@ -51,6 +51,35 @@ def e_from_log(log_e: float) -> float:
     return math.exp(min(log_e, LOG_E_MAX))
 
 
+class Stakes:
+    """The signed stakes of the mixture, and what each wins on a difference.
+
+    Raises:
+        ValueError: `min_effect` is outside [0, 1).
+    """
+
+    __slots__ = ("_drag", "coefficients", "min_effect", "two_sided")
+
+    def __init__(self, min_effect: float, two_sided: bool) -> None:
+        self.min_effect, self.two_sided = min_effect, two_sided
+        self.coefficients = mixture_coefficients(min_effect, two_sided)
+        self._drag = np.abs(self.coefficients) * min_effect
+
+    def gains(self, d: float) -> Floats:
+        """Logarithms of what each stake's capital is multiplied by; shape (stakes,).
+
+        Raises:
+            ValueError: `d` is outside [-1, 1] or not a number.
+        """
+        if not -1.0 <= d <= 1.0:
+            raise ValueError(f"a difference must be in [-1, 1], got {d}")
+        return np.log1p(self.coefficients * d - self._drag)
+
+    def gains_of_all(self, differences: Floats) -> Floats:
+        """As `gains`, of differences that were checked; shape (differences, stakes)."""
+        return np.asarray(np.log1p(np.outer(differences, self.coefficients) - self._drag), dtype=np.float64)
+
+
 class BettingEProcess:
     """An e-process for "the mean difference is at most `min_effect` in size", one event at a time.
 
@@ -64,13 +93,11 @@ class BettingEProcess:
     Source: Waudby-Smith & Ramdas 2024; Ville's inequality.
     """
 
-    __slots__ = ("_coefficients", "_drag", "_log_capital", "_min_effect", "_n", "_two_sided")
+    __slots__ = ("_log_capital", "_n", "_stakes")
 
     def __init__(self, min_effect: float = 0.0, two_sided: bool = True) -> None:
-        self._coefficients = mixture_coefficients(min_effect, two_sided)
-        self._drag = np.abs(self._coefficients) * min_effect
-        self._min_effect, self._two_sided = min_effect, two_sided
-        self._log_capital = np.zeros_like(self._coefficients)
+        self._stakes = Stakes(min_effect, two_sided)
+        self._log_capital = np.zeros_like(self._stakes.coefficients)
         self._n = 0
 
     @property
@@ -94,17 +121,15 @@ class BettingEProcess:
         Raises:
             ValueError: `d` is outside [-1, 1] or not a number.
         """
-        if not -1.0 <= d <= 1.0:
-            raise ValueError(f"a difference must be in [-1, 1], got {d}")
+        self._log_capital += self._stakes.gains(d)
         self._n += 1
-        self._log_capital += np.log1p(self._coefficients * d - self._drag)
 
     def state(self) -> State:
         """Return what `from_state` needs to go on exactly from here: plain JSON data."""
         return carried(
             "betting",
-            min_effect=self._min_effect,
-            two_sided=self._two_sided,
+            min_effect=self._stakes.min_effect,
+            two_sided=self._stakes.two_sided,
             n=self._n,
             log_capital=self._log_capital.tolist(),
         )
@@ -119,7 +144,7 @@ class BettingEProcess:
         saved = Saved(data, "betting")
         process = cls(saved.number("min_effect"), saved.flag("two_sided"))
         process._n = saved.whole("n")
-        process._log_capital = saved.floats("log_capital", process._coefficients.shape)
+        process._log_capital = saved.floats("log_capital", process._log_capital.shape)
         return process
 
 
@@ -130,15 +155,13 @@ class BettingEProcesses:
     An e-value depends on what was fed alone, never on when it was asked for.
     """
 
-    __slots__ = ("_coefficients", "_counts", "_drag", "_log_capital", "_min_effect", "_two_sided")
+    __slots__ = ("_counts", "_log_capital", "_stakes")
 
     def __init__(self, strata: int, min_effect: float = 0.0, two_sided: bool = True) -> None:
-        self._coefficients = mixture_coefficients(min_effect, two_sided)
-        self._drag = np.abs(self._coefficients) * min_effect
-        self._min_effect, self._two_sided = min_effect, two_sided
+        self._stakes = Stakes(min_effect, two_sided)
         self._counts = np.zeros((strata, OTHERS + 1), dtype=np.int64)
         # Capital won on differences that are not counted.
-        self._log_capital = np.zeros((strata, self._coefficients.size))
+        self._log_capital = np.zeros((strata, self._stakes.coefficients.size))
 
     @property
     def n(self) -> NDArray[np.int64]:
@@ -149,7 +172,7 @@ class BettingEProcesses:
     def log_e_values(self) -> Floats:
         """Natural logarithms of the current e-values; shape (strata,)."""
         capital = self._log_capital.copy()
-        for column, row in enumerate(self._rows(np.asarray(COUNTED))):
+        for column, row in enumerate(self._stakes.gains_of_all(np.asarray(COUNTED))):
             if row.any():
                 capital += np.outer(self._counts[:, column], row)
         return log_mean_exp(capital, axis=1)
@@ -180,14 +203,14 @@ class BettingEProcesses:
         if not counted.all():
             others = values[~counted]
             distinct, which = np.unique(others, return_inverse=True)
-            add_rows(self._log_capital, indices[~counted], self._rows(distinct)[which])
+            add_rows(self._log_capital, indices[~counted], self._stakes.gains_of_all(distinct)[which])
 
     def state(self) -> State:
         """Return what `from_state` needs to go on exactly from here: plain JSON data."""
         return carried(
             "betting of many strata",
-            min_effect=self._min_effect,
-            two_sided=self._two_sided,
+            min_effect=self._stakes.min_effect,
+            two_sided=self._stakes.two_sided,
             counts=self._counts.tolist(),
             log_capital=self._log_capital[self._counts[:, OTHERS] > 0].tolist(),
         )
@@ -204,13 +227,9 @@ class BettingEProcesses:
         processes = cls(counts.shape[0], saved.number("min_effect"), saved.flag("two_sided"))
         processes._counts = counts
         uncounted = np.flatnonzero(counts[:, OTHERS])
-        shape = (uncounted.size, processes._coefficients.size)
+        shape = (uncounted.size, processes._stakes.coefficients.size)
         processes._log_capital[uncounted] = saved.floats("log_capital", shape)
         return processes
-
-    def _rows(self, values: Floats) -> Floats:
-        """What one difference of each value adds to the log capital of every stake; shape (values, stakes)."""
-        return np.asarray(np.log1p(np.outer(values, self._coefficients) - self._drag), dtype=np.float64)
 
 
 def checked_indices(

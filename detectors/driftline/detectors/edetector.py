@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from driftline.detectors.betting import e_from_log, log_mean_exp, mixture_coefficients
+from driftline.detectors.betting import Stakes, e_from_log, log_mean_exp
 from driftline.detectors.carried import Saved, State, carried
 
 
@@ -25,14 +25,12 @@ class EDetector:
     Source: Shin, Ramdas & Rinaldo 2022, "E-detectors" (Shiryaev-Roberts form, mixture of baseline increments).
     """
 
-    __slots__ = ("_coefficients", "_drag", "_log_sums", "_min_effect", "_n", "_two_sided")
+    __slots__ = ("_log_sums", "_n", "_stakes")
 
     def __init__(self, min_effect: float = 0.0, two_sided: bool = True) -> None:
-        self._coefficients = mixture_coefficients(min_effect, two_sided)
-        self._drag = np.abs(self._coefficients) * min_effect
-        self._min_effect, self._two_sided = min_effect, two_sided
+        self._stakes = Stakes(min_effect, two_sided)
         # log(1 + SR), which unlike log(SR) is finite from the start.
-        self._log_sums = np.zeros_like(self._coefficients)
+        self._log_sums = np.zeros_like(self._stakes.coefficients)
         self._n = 0
 
     @property
@@ -68,17 +66,15 @@ class EDetector:
         Raises:
             ValueError: `d` is outside [-1, 1] or not a number.
         """
-        if not -1.0 <= d <= 1.0:
-            raise ValueError(f"a difference must be in [-1, 1], got {d}")
+        self._log_sums = np.logaddexp(0.0, self._log_sums + self._stakes.gains(d))
         self._n += 1
-        self._log_sums = np.logaddexp(0.0, self._log_sums + np.log1p(self._coefficients * d - self._drag))
 
     def state(self) -> State:
         """Return what `from_state` needs to go on exactly from here: plain JSON data."""
         return carried(
             "e-detector",
-            min_effect=self._min_effect,
-            two_sided=self._two_sided,
+            min_effect=self._stakes.min_effect,
+            two_sided=self._stakes.two_sided,
             n=self._n,
             log_sums=self._log_sums.tolist(),
         )
@@ -93,5 +89,5 @@ class EDetector:
         saved = Saved(data, "e-detector")
         detector = cls(saved.number("min_effect"), saved.flag("two_sided"))
         detector._n = saved.whole("n")
-        detector._log_sums = saved.floats("log_sums", detector._coefficients.shape)
+        detector._log_sums = saved.floats("log_sums", detector._log_sums.shape)
         return detector

@@ -16,6 +16,7 @@ from driftline.replay.report import examples
 from driftline.replay.result import Contrast, ForcedResult, Limits
 from driftline.replay.segment import Segment
 from driftline.schemas import (
+    Alert,
     ArmRef,
     Codec,
     DivergenceAlert,
@@ -27,8 +28,6 @@ from driftline.schemas import (
 )
 from driftline.schemas.cloudevents import epoch_ms, to_headers
 
-ReplayAlert = ReplayCompleted | DivergenceAlert | EnvironmentDriftAlert
-"""What a run may raise."""
 EXAMPLES_MAX = 5
 DIVERGED = "diverged"
 TRANSACTIONAL_ID_PREFIX = "driftline-replay"
@@ -80,7 +79,7 @@ def alerts_of(
     now: datetime,
     mode: str = "forced",
     incumbent: ArmRef | None = None,
-) -> list[ReplayAlert]:
+) -> list[Alert]:
     """`ReplayCompleted` always; each of the others by what it speaks of, whatever the other says.
 
     `DivergenceAlert` speaks of the candidate: when the verdict is `diverged` and, where the incumbent was asked too,
@@ -113,7 +112,7 @@ def alerts_of(
         noise_lo=noise_lo,
         noise_hi=noise_hi,
     )
-    alerts: list[ReplayAlert] = [completed]
+    alerts: list[Alert] = [completed]
     if result.verdict == DIVERGED and (result.change is None or result.change.verdict == DIVERGED):
         alerts.append(_divergence(completed, judged, result, now))
     if incumbent is not None and result.environment is not None and result.environment.verdict == DIVERGED:
@@ -128,7 +127,7 @@ def _noise(judged: JudgeSummary) -> tuple[float | None, float | None, float | No
 
 
 def publish_alerts(
-    writer: ReplayWriter, reader: LogReader, codec: Codec, alerts: Sequence[ReplayAlert]
+    writer: ReplayWriter, reader: LogReader, codec: Codec, alerts: Sequence[Alert]
 ) -> list[Coordinates]:
     """Put the alerts on `driftline.alerts`; where each lies. One that is there already is not repeated.
 
@@ -154,7 +153,7 @@ def _placed(reader: LogReader, wanted: set[str]) -> dict[str, Coordinates]:
     return found
 
 
-def alert_id(alert: ReplayAlert) -> str:
+def alert_id(alert: Alert) -> str:
     """The same run says the same only once; when lost calls were answered later it may come to another verdict."""
     verdict = f"/{alert.verdict}" if isinstance(alert, ReplayCompleted) else ""
     return f"{alert.run_id}/{alert.kind}{verdict}"
@@ -230,7 +229,7 @@ def _change(stratum: StratumSummary) -> StratumChange:
     )
 
 
-def _record(alert: ReplayAlert, codec: Codec) -> Outgoing:
+def _record(alert: Alert, codec: Codec) -> Outgoing:
     data: dict[str, Any] = alert.model_dump()
     time = alert.completed_at if isinstance(alert, ReplayCompleted) else alert.raised_at
     envelope = Envelope(alert_id(alert), f"driftline.{alert.kind}", "driftline:replay", alert.app, time)

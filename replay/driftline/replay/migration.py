@@ -19,25 +19,20 @@ from driftline.detectors.migration import (
     Recurrence,
     advise_migration,
 )
-from driftline.log import ALERTS, Coordinates, LogReader, Outgoing
-from driftline.replay.alerting import ReplayWriter
+from driftline.log import LogReader
 from driftline.replay.confirmed import PastRun, PastRuns, read_past_runs
 from driftline.replay.identity import RUN_ID_DIGITS
 from driftline.replay.plain import plain
 from driftline.replay.predicates import Measured, WorkflowKind, measure_state, measure_workflows
 from driftline.schemas import (
-    Codec,
-    Envelope,
     MigrationAlert,
     MigrationPredicate,
     MigrationRun,
     canonical_json,
     content_hash,
 )
-from driftline.schemas.cloudevents import epoch_ms, format_time, to_headers
+from driftline.schemas.cloudevents import format_time
 
-RECORD = "driftline.MigrationAlert"
-SOURCE = "driftline:replay"
 EXIT_CODES = {"migrate": 1, "evidence missing": 4}
 """Anything else is 0."""
 _NEXT: Mapping[MigrationConclusion, str] = {
@@ -164,22 +159,6 @@ def migration_alert(found: Gathered, now: datetime) -> MigrationAlert | None:
         advice=found.next_step,
         raised_at=now,
     )
-
-
-def publish_migration(writer: ReplayWriter, reader: LogReader, codec: Codec, alert: MigrationAlert) -> Coordinates:
-    """Put the alert on `driftline.alerts`; where it lies. One that is there already is not repeated.
-
-    1. begin, which ends whoever publishes the same; 2. see whether it is there; 3. write it if not; 4. commit.
-    """
-    id_ = f"{alert.run_id}/{alert.kind}"
-    envelope = Envelope(id_, RECORD, SOURCE, alert.app, alert.raised_at)
-    value = codec.encode(ALERTS, RECORD, alert.model_dump())
-    record = Outgoing(ALERTS, alert.app.encode(), value, epoch_ms(alert.raised_at), to_headers(envelope))
-    with writer.transaction() as write:
-        for there in reader.read(reader.span(ALERTS)):
-            if dict(there.headers).get("ce_id") == id_.encode():
-                return there.at
-        return write([record])[0]
 
 
 def _run(judged: JudgedRun, past: PastRun, rests: bool) -> dict[str, Any]:

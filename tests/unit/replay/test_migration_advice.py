@@ -15,9 +15,9 @@ import pytest
 from tests.unit.replay.test_page_in_browser import visit
 
 from driftline.log import ALERTS, Coordinates, MemoryLog, Outgoing
-from driftline.replay.alerting import ReplayWriter
+from driftline.replay.alerting import ReplayWriter, publish_alerts
 from driftline.replay.confirmed import read_past_runs
-from driftline.replay.migration import gather, migration_alert, migration_data, publish_migration
+from driftline.replay.migration import gather, migration_alert, migration_data
 from driftline.replay.migration_page import render_migration
 from driftline.replay.predicates import measure_state, measure_workflows
 from driftline.replay.report import report_data
@@ -356,7 +356,7 @@ def test_an_advice_is_published_once_however_the_log_grows(story: Story, runs: P
     for _ in range(2):
         alert = migration_alert(gather(story.log, runs, APP), NOON)
         assert alert is not None
-        told.append((publish_migration(writer, story.log, codec, alert), alert.run_id))
+        told.append((publish_alerts(writer, story.log, codec, [alert])[0], alert.run_id))
         waiting(story, workflows=3)
     assert told[0] == told[1]
     (record,) = story.log.read(story.log.span(ALERTS))

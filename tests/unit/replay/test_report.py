@@ -24,10 +24,9 @@ from driftline.replay import (
     publish_alerts,
     report_data,
 )
-from driftline.replay.alerting import ReplayAlert
 from driftline.replay.plain import plain
 from driftline.replay.testing import OwnModels
-from driftline.schemas import ArmRef, Codec, Contracts, DivergenceAlert, Registry, ReplayCompleted
+from driftline.schemas import Alert, ArmRef, Codec, Contracts, DivergenceAlert, Registry, ReplayCompleted
 
 Replay = Callable[..., ForcedResult]
 ARMS = (
@@ -133,7 +132,7 @@ def test_every_verdict_has_its_exit_code() -> None:
     assert EXIT_CODES == {"equivalent": 0, "diverged": 1, "inconclusive": 4}
 
 
-def alerts(result: ForcedResult, segment: Segment) -> list[ReplayAlert]:
+def alerts(result: ForcedResult, segment: Segment) -> list[Alert]:
     return alerts_of(segment, *ARMS, result, Limits(), segment.decisions[0].decision.decided_at)
 
 
