@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import pytest
 
 from driftline.console.local import LocalKafka, LocalRegistry
 from driftline.log import Settings
+from driftline.schemas import content_hash
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "data"
-
-_numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
@@ -31,9 +29,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def app_name() -> str:
-    """An app name that no other test uses: its topics are its own."""
-    return f"app{next(_numbers)}"
+def app_name(request: pytest.FixtureRequest) -> str:
+    """An app name that is one test's own, the same in every run: ids and simulated draws follow from it."""
+    return f"app{content_hash(request.node.nodeid)[:12]}"
 
 
 @pytest.fixture(scope="session")

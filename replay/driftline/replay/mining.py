@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +102,14 @@ class Mined:
         return tuple(end.state for end in self.ends if end.state not in left)
 
     @property
+    def legal(self) -> tuple[Edge, ...]:
+        """What a table can hold: no exception, one target a source and trigger, all within reach of the start."""
+        common = [edge for edge in self.edges if not edge.rare and edge.source not in self.terminal]
+        best = {(edge.source, edge.on): edge for edge in sorted(common, key=lambda one: one.times)}
+        reached = {INITIAL, *_reached(INITIAL, best.values())}
+        return tuple(edge for edge in self.edges if edge in best.values() and edge.source in reached)
+
+    @property
     def unfinished(self) -> tuple[End, ...]:
         """Where workflows stand that have not ended: something led others on from there."""
         return tuple(end for end in self.ends if end.state not in self.terminal)
@@ -117,20 +125,9 @@ class Mined:
     @property
     def cycles(self) -> tuple[tuple[str, ...], ...]:
         """States that lead back to one another, and single ones that lead back to themselves."""
-        reach = {state: self._reached(state) for state in self.states}
+        reach = {state: _reached(state, self.edges) for state in self.states}
         rings = {tuple(sorted({state, *(o for o in reach[state] if state in reach[o])})) for state in self.states}
         return tuple(sorted(ring for ring in rings if len(ring) > 1 or ring[0] in reach[ring[0]]))
-
-    def _reached(self, begin: str) -> set[str]:
-        found: set[str] = set()
-        waiting = [begin]
-        while waiting:
-            source = waiting.pop()
-            for edge in self.edges:
-                if edge.source == source and edge.target not in found:
-                    found.add(edge.target)
-                    waiting.append(edge.target)
-        return found
 
 
 def mine(reader: LogReader, codec: Codec, app: App) -> Mined:
@@ -154,8 +151,9 @@ def mine(reader: LogReader, codec: Codec, app: App) -> Mined:
 
 def table_of(mined: Mined) -> str:
     """The transition table as a Python file to edit: what is legal stands in it, what does not fit as comments."""
-    chosen = _chosen(mined)
-    terminal = ", ".join(json.dumps(state) for state in mined.terminal)
+    legal = mined.legal
+    reached = {edge.target for edge in legal}
+    terminal = ", ".join(json.dumps(state) for state in mined.terminal if state in reached)
     lines = [
         f'"""Transition table of {mined.app}, mined from {mined.workflows} workflows and {mined.events} events.',
         "",
@@ -174,23 +172,35 @@ def table_of(mined: Mined) -> str:
     for edge in mined.edges:
         made = f"Transition({json.dumps(edge.source)}, {json.dumps(edge.on)}, {json.dumps(edge.target)}),"
         told = f"{edge.times} times, {edge.share:.1%} of what left {edge.source}"
-        if edge in chosen:
+        if edge in legal:
             lines += [f"        # {told}", f"        {made}"]
         else:
-            why = "rare" if edge.rare else "the same trigger leads elsewhere more often"
-            lines += [f"        # {why}: {told}, first at {edge.example}", f"        # {made}"]
+            lines += [f"        # {_why_left_out(edge, mined)}: {told}, first at {edge.example}", f"        # {made}"]
     return "\n".join([*lines, "    ],", '    version="1",', ")", ""])
 
 
-def _chosen(mined: Mined) -> set[Edge]:
-    """The commonest target of each source and trigger, exceptions left out, where the source may be left at all."""
-    best: dict[tuple[str, str], Edge] = {}
-    for edge in mined.edges:
-        if not edge.rare and edge.source not in mined.terminal:
-            held = best.setdefault((edge.source, edge.on), edge)
-            if edge.times > held.times:
-                best[edge.source, edge.on] = edge
-    return set(best.values())
+def _why_left_out(edge: Edge, mined: Mined) -> str:
+    if edge.rare:
+        return "rare"
+    if edge.source in mined.terminal:
+        return f"{edge.source} is terminal"
+    if any((one.source, one.on) == (edge.source, edge.on) for one in mined.legal):
+        return "the same trigger leads elsewhere more often"
+    return f"nothing above leads to {edge.source}"
+
+
+def _reached(begin: str, edges: Iterable[Edge]) -> set[str]:
+    """The states that edges lead to from a state, itself only if they lead back."""
+    targets: dict[str, set[str]] = {}
+    for edge in edges:
+        targets.setdefault(edge.source, set()).add(edge.target)
+    found: set[str] = set()
+    waiting = [begin]
+    while waiting:
+        new = targets.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found
 
 
 class _Steps:
