@@ -15,7 +15,7 @@ import pytest
 from typer.main import get_command
 
 from driftline.console.main import app as command_line
-from driftline.consumers import Answer, App, Input, decide, load_app
+from driftline.consumers import Answer, App, Input, ProposalRequest, decide, load_app
 from driftline.consumers.engine import Outcome
 from driftline.schemas import Event, InputCoordinates
 
@@ -59,6 +59,7 @@ def decided(app: App, answers: Sequence[Mapping[str, object]]) -> tuple[Outcome,
     deciding = decide(Input(app.name, app.by_stream[event.type], event, at, {}))
     request, told = next(deciding), []
     for answer in answers:
+        assert isinstance(request, ProposalRequest)
         told.append(str(request.messages[-1]["content"]))
         try:
             request = deciding.send(Answer(json.dumps(answer)))

@@ -10,6 +10,7 @@ from driftline.consumers.machine import Machine, Timer, Transition
 from driftline.consumers.policy import Policy, PolicyRule, Refusal, rule
 from driftline.consumers.prompt import Prompt
 from driftline.consumers.proposing import Answer, CallKey, ProposalRequest, Proposer, ProposerFailure
+from driftline.consumers.tools import Tool
 from driftline.consumers.verifier_spec import SpecJudge
 from driftline.consumers.verifiers import Verifier, VerifierChain
 
@@ -38,6 +39,7 @@ __all__ = [
     "Refusal",
     "SpecJudge",
     "Timer",
+    "Tool",
     "Transition",
     "Verifier",
     "VerifierChain",

@@ -12,6 +12,7 @@ from driftline.consumers.budget import Budget
 from driftline.consumers.machine import Machine
 from driftline.consumers.machine_rows import StateVerifier
 from driftline.consumers.prompt import Prompt
+from driftline.consumers.tools import READS_MAX_DEFAULT, Tool
 from driftline.consumers.verifiers import Verifier, VerifierChain
 from driftline.schemas import Contracts, NotCanonical, UsageError, canonical_json
 
@@ -44,10 +45,12 @@ class Boundary:
         budget: What one decision may spend on being mended.
         timeout_s: Of one call.
         fallbacks: Models to ask, in order, while the proposer is in trouble; they get the same parameters.
+        tools: What the proposer may read while it makes a proposal.
+        reads_max: Calls of tools in one attempt; past them the proposer must answer.
 
     Raises:
-        UsageError: A limit below 1, nothing to decide or to propose, a model that is named twice, or parameters that
-            cannot be recorded.
+        UsageError: A limit below 1, nothing to decide or to propose, a model or a tool that is named twice, or
+            parameters that cannot be recorded.
     """
 
     name: str
@@ -62,8 +65,12 @@ class Boundary:
     budget: Budget = field(default_factory=Budget)
     timeout_s: float = 60.0
     fallbacks: Sequence[str] = ()
+    tools: Sequence[Tool] = ()
+    reads_max: int = READS_MAX_DEFAULT
 
     def __post_init__(self) -> None:
+        if self.reads_max < 1 or len({tool.name for tool in self.tools}) < len(self.tools):
+            raise UsageError(f"boundary {self.name}: tools have names of their own, and `reads_max` is at least 1")
         if self.max_attempts < 1 or not self.on or not self.proposes:
             raise UsageError(f"boundary {self.name}: needs `on`, `proposes` and at least one attempt")
         if isinstance(self.fallbacks, str) or len({self.proposer, *self.fallbacks}) <= len(self.fallbacks):
@@ -75,6 +82,11 @@ class Boundary:
             raise UsageError(f"boundary {self.name}: parameters: {error.message}") from error
 
     @cached_property
+    def tools_shown(self) -> tuple[Mapping[str, Any], ...]:
+        """The tools as the model is shown them."""
+        return tuple(tool.shown for tool in self.tools)
+
+    @cached_property
     def parameters_json(self) -> str:
         """The parameters as the decisions record them: canonical JSON."""
         return canonical_json(dict(self.parameters))
@@ -83,8 +95,12 @@ class Boundary:
         """The judge of this boundary over an app's contracts; a machine has its say after the app's verifiers.
 
         Raises:
-            ContractError: A proposed record has no contract, or one that JSON cannot carry.
+            ContractError: A record that is proposed or that a tool answers has no contract, or one that JSON cannot
+                carry.
         """
+        for tool in self.tools:
+            if tool.record is not None:
+                contracts.require(tool.record)
         verifiers = self.verifiers if machine is None else (*self.verifiers, StateVerifier(machine))
         chain = VerifierChain([contracts.require(name) for name in self.proposes], verifiers, self.budget)
         _ = chain.shapes

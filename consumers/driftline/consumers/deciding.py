@@ -10,11 +10,13 @@ from datetime import datetime
 from itertools import chain, repeat
 
 from driftline.consumers.app import App
+from driftline.consumers.asking_tools import Protect, ask_tools, unprotected
 from driftline.consumers.boundary import OnExhausted
+from driftline.consumers.conversing import ToolsAsked
 from driftline.consumers.dead import record_bytes, to_dead
 from driftline.consumers.engine import Input, Outcome, decide
 from driftline.consumers.partition import OwnedPartition
-from driftline.consumers.proposing import Proposer
+from driftline.consumers.proposing import Answer, Proposer
 from driftline.consumers.rows import Row, row_record
 from driftline.consumers.spine import Taken, spine_of
 from driftline.consumers.tracing import Tracer
@@ -25,6 +27,7 @@ from driftline.schemas import (
     Event,
     InputCoordinates,
     NotCanonical,
+    Read,
     RegistryUnreachable,
     Undecodable,
     UndecodableReason,
@@ -115,7 +118,7 @@ class Decider:
         began_ns = self._now_ns() if self._tracer.on else 0
         try:
             framed = await self._frame(record, owner)
-            outcome = None if framed.given is None else await drive(framed.given, self._proposer)
+            outcome = None if framed.given is None else await drive(framed.given, self._proposer, self._codec.protect)
             return self._account(framed, outcome and self._protected(outcome), owner, began_ns)
         except Undecodable as error:
             dead = to_dead(record, self._app.topics.dead, error)
@@ -241,14 +244,17 @@ def _check_sizes(outgoing: Sequence[Outgoing]) -> None:
             raise Undecodable(UndecodableReason.OVERSIZE, what)
 
 
-async def drive(given: Input, proposer: Proposer) -> Outcome:
-    """Run the engine for one event: ask the proposer for what it asks for."""
+async def drive(given: Input, proposer: Proposer, protect: Protect = unprotected) -> Outcome:
+    """Run the engine for one event: ask the proposer, and the tools that it asks for."""
     deciding = decide(given)
-    request = next(deciding)
+    wanted = next(deciding)
     while True:
-        answer = await proposer.propose(request)
+        if isinstance(wanted, ToolsAsked):
+            told: Answer | Sequence[Read] = await ask_tools(wanted, protect)
+        else:
+            told = await proposer.propose(wanted)
         try:
-            request = deciding.send(answer)
+            wanted = deciding.send(told)
         except StopIteration as finished:
             outcome: Outcome = finished.value
             return outcome

@@ -13,16 +13,19 @@ from functools import cached_property
 from typing import Any
 
 from driftline.consumers.boundary import BoundBoundary, OnExhausted
+from driftline.consumers.conversing import ToolsAsked, converse
 from driftline.consumers.judging import Case, Judgement
 from driftline.consumers.machine_rows import LEGAL, ROW, ROW_VERSION
 from driftline.consumers.parsing import no_answer, recorded_text
 from driftline.consumers.proposing import Answer, CallKey, FailedCall, Message, ProposalRequest, ProposerFailure
+from driftline.consumers.tools import read_messages
 from driftline.schemas import (
     Attempt,
     Decision,
     Event,
     InputCoordinates,
     NotCanonical,
+    Read,
     Rejection,
     RejectionFeedback,
     Verdict,
@@ -33,7 +36,7 @@ from driftline.schemas import (
 from driftline.schemas.ids import derive_id
 from driftline.schemas.names import ESCALATED
 
-Deciding = Generator[ProposalRequest, Answer, "Outcome"]
+Deciding = Generator[ProposalRequest | ToolsAsked, Answer | Sequence[Read], "Outcome"]
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ def decide(given: Input) -> Deciding:
     `max_attempts`.
 
     Yields:
-        A request for each attempt; send the `Answer` in.
+        A request for each attempt; send the `Answer` in. Where that calls tools, `ToolsAsked`, for which reads are
+        sent in, and the request that tells them: see `converse`.
 
     Returns:
         The outcome, with the events to commit.
@@ -146,7 +150,8 @@ def decide(given: Input) -> Deciding:
     messages = boundary.prompt.messages(given.context)
     attempts: list[Attempt] = []
     for _ in range(boundary.max_attempts):
-        answer = yield _request(given, messages, _next_number(attempts))
+        request = _request(given, messages, _next_number(attempts))
+        answer = yield from converse(request, boundary.tools, boundary.reads_max)
         attempts += [failed_attempt(call) for call in answer.earlier]
         judgement = given.bound.judge.judge(answer, Case(given.context, earlier=tuple(attempts)))
         attempts.append(attempt_of(_next_number(attempts), answer, judgement.rejections))
@@ -164,6 +169,7 @@ def feedback(attempt: Attempt) -> list[Message]:
         return []
     told = RejectionFeedback(rejections=attempt.rejections)
     return [
+        *read_messages(attempt.reads),
         {"role": "assistant", "content": attempt.raw_response},
         {"role": "user", "content": told.model_dump_json()},
     ]
@@ -195,6 +201,7 @@ def attempt_of(number: int, answer: Answer, rejections: tuple[Rejection, ...]) -
         cost_usd=answer.cost_usd,
         latency_ms=answer.latency_ms,
         rejections=rejections,
+        reads=answer.reads,
         model_requested=answer.model_requested,
     )
 
@@ -212,6 +219,7 @@ def answer_of(attempt: Attempt) -> Answer:
         cost_usd=attempt.cost_usd,
         latency_ms=attempt.latency_ms,
         model_requested=attempt.model_requested,
+        reads=attempt.reads,
     )
 
 
@@ -237,6 +245,8 @@ def _request(given: Input, messages: list[Message], number: int) -> ProposalRequ
         json_schema=given.bound.json_schema,
         timeout_s=boundary.timeout_s,
         fallbacks=boundary.fallbacks,
+        tools=boundary.tools_shown,
+        may_ask=bool(boundary.tools),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from driftline.schemas import Usage
+from driftline.schemas import Read, Usage
 
 Message = Mapping[str, Any]
 """One chat message: `role` and `content`."""
@@ -44,6 +44,16 @@ class CallKey:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """What a model asks a tool, as it wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+    """JSON, or what the model takes for it."""
+
+
+@dataclass(frozen=True, slots=True)
 class ProposalRequest:
     """One call to be made."""
 
@@ -59,6 +69,10 @@ class ProposalRequest:
     timeout_s: float = 60.0
     fallbacks: Sequence[str] = ()
     """Models to ask where this one is in trouble, in order. One call asks one model: who falls back is its caller."""
+    tools: Sequence[Mapping[str, Any]] = ()
+    """The tools that the model may ask, in the form of OpenAI's chat completions."""
+    may_ask: bool = True
+    """Whether it still may; otherwise it is shown them and must answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,10 @@ class Answer:
     """After how many seconds a failed call may be made again, where the provider said so (RFC 9110, 10.2.3)."""
     at_fault: bool = False
     """Whether the provider says of a failed call that the request itself is wrong: asked again, it fails again."""
+    tool_calls: tuple[ToolCall, ...] = ()
+    """What the model asks tools before it answers; `text` is then none or an aside."""
+    reads: tuple[Read, ...] = ()
+    """What tools told the model before it gave this answer."""
 
 
 class Proposer(Protocol):

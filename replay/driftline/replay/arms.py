@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 from driftline.consumers.engine import answer_of
 from driftline.consumers.models.sources import is_recorded, source_version
 from driftline.consumers.prompt import MessageSource
-from driftline.consumers.proposing import Answer, CallKey, ProposalRequest, ProposerFailure
+from driftline.consumers.proposing import Answer, CallKey, ProposalRequest, ProposerFailure, ToolCall
 from driftline.replay.ledger import AnswerKey
 from driftline.replay.levels import LOST, JudgedAnswer
 from driftline.replay.segment import LoggedDecision
@@ -98,26 +98,39 @@ class Candidate:
             parameters={**decision.parameters_value(), **self.parameters},
             json_schema=subject.json_schema(decision),
             timeout_s=subject.timeout_s(decision),
+            tools=tuple(tool.shown for tool in subject.tools(decision)),
+            may_ask=bool(subject.tools(decision)),
         )
 
     def key(self, decision: Decision, subject: Subject, request: ProposalRequest, asking: Asking = TEST) -> AnswerKey:
         """What the ledger files the answer under."""
-        schema = subject.json_schema_hash(decision)
         return AnswerKey(
             decision_id=decision.decision_id,
-            attempt_chain=content_hash(canonical_json([dict(message) for message in request.messages])),
+            attempt_chain=chain_hash(request),
             model=request.model,
             prompt_hash=self.prompt_of(decision, subject).hash,
-            parameters=canonical_json(
-                {
-                    "parameters": dict(request.parameters),
-                    "schema": schema,
-                    "source": source_version(request.model),
-                }
-            ),
+            parameters=asked_with(request, subject.json_schema_hash(decision)),
             purpose=asking.purpose,
             replicate=asking.replicate,
         )
+
+
+def chain_hash(request: ProposalRequest) -> str:
+    """Hash of all that the model is told."""
+    return content_hash(canonical_json([dict(message) for message in request.messages]))
+
+
+def asked_with(request: ProposalRequest, schema_hash: str) -> str:
+    """Canonical JSON of what an answer depends on beside the model and the messages: parameters, schema, tools,
+    source."""
+    parts: dict[str, Any] = {
+        "parameters": dict(request.parameters),
+        "schema": schema_hash,
+        "source": source_version(request.model),
+    }
+    if request.tools:
+        parts |= {"tools": [dict(tool) for tool in request.tools]}
+    return canonical_json(parts)
 
 
 @dataclass(frozen=True)
@@ -197,7 +210,7 @@ def judge_answer(answer: Answer, decision: Decision, subject: Subject) -> Judged
 
 def as_logged(answer: Answer) -> Answer:
     """The answer as both arms and the ledger hold it: no lone surrogates, and white space alone is no answer."""
-    empty = answer.failure is None and not (answer.text or "").strip()
+    empty = answer.failure is None and not answer.tool_calls and not (answer.text or "").strip()
     return replace(
         answer,
         text=None if empty else escape_surrogates(answer.text),
@@ -206,6 +219,7 @@ def as_logged(answer: Answer) -> Answer:
         model_reported=escape_surrogates(answer.model_reported),
         fingerprint=escape_surrogates(answer.fingerprint),
         finish_reason=escape_surrogates(answer.finish_reason),
+        tool_calls=tuple(ToolCall(*map(escape_surrogates, astuple(call))) for call in answer.tool_calls),
     )
 
 

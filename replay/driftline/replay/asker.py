@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from driftline.consumers.proposing import Answer, ProposalRequest, Proposer
-from driftline.replay.arms import ArmCall, as_logged
+from driftline.replay.arms import ArmCall
 from driftline.replay.ledger import AnswerKey, Ledger
-from driftline.replay.levels import LOST
 from driftline.replay.result import NOT_PAID
+from driftline.replay.rounds import Rounds, ask_on
 from driftline.replay.segment import LoggedDecision
 from driftline.replay.spending import Spending
 from driftline.replay.subject import Subject
@@ -102,32 +103,25 @@ class Asker:
     def known(self, call: Call) -> Answer | None:
         """What was answered before. Past the end of the budget only what this run itself has paid: how far others
         have read on depends on what they found."""
-        return self.paid(call) if self._spending.ended else self._ledger.get(call.key, not_before=call.not_before)
+        return self.paid(call) if self._spending.ended else self._rounds(call).carry(self._get(call))
 
     def paid(self, call: Call) -> Answer | None:
         """What was answered before and paid by this run."""
-        return self._ledger.get(call.key, paid_by=self._run_id, not_before=call.not_before)
+        return self._rounds(call).carry(self._get(call, self._run_id))
 
     async def pay(self, call: Call) -> Answer:
         """Ask, if the budget allows it; what a recording costs was paid by whoever recorded it."""
-        if call.is_free:
-            return await self._ask(call)
-        room = await self._spending.admit(call.logged, call.request)
-        if room is None:
-            return NOT_PAID
-        answer = None
-        try:
-            answer = await self._ask(call)
-        finally:
-            self._spending.settle(room, answer)
-        return answer
+        rounds, spending = self._rounds(call), None if call.is_free else self._spending
+        rounds.carry(self._get(call))
 
-    async def _ask(self, call: Call) -> Answer:
-        """Ask, and write the answer to the ledger before it counts. A lost call is asked again next time.
+        def put(key: AnswerKey, answer: Answer) -> Answer:
+            return self._ledger.put(key, answer, self._run_id, format_time(self._now()), call.not_before)
 
-        Between the answer and the ledger nothing is awaited: no cancellation falls in between.
-        """
-        answer = as_logged(await self._proposer.propose(call.request))
-        if answer.failure in LOST:
-            return answer
-        return self._ledger.put(call.key, answer, self._run_id, format_time(self._now()), call.not_before)
+        return await ask_on(rounds, call.logged, self._proposer, put, spending) or NOT_PAID
+
+    def _rounds(self, call: Call) -> Rounds:
+        decision, subject = call.logged.decision, self._subject
+        return Rounds(call.request, call.key, decision, subject.tools(decision), subject.reads_max(decision))
+
+    def _get(self, call: Call, paid_by: str | None = None) -> Callable[[AnswerKey], Answer | None]:
+        return partial(self._ledger.get, paid_by=paid_by, not_before=call.not_before)

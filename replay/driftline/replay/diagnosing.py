@@ -9,11 +9,12 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import partial
 
 from driftline.consumers.proposing import Answer, ProposalRequest, Proposer
 from driftline.detectors import FailingBatch, advise, cause_of
 from driftline.detectors.diagnosis import events_to_alarm
-from driftline.replay.arms import Asking, as_logged, judge_answer
+from driftline.replay.arms import Asking, judge_answer
 from driftline.replay.asker import oldest
 from driftline.replay.diagnosis_plan import ARMS_MAX, PURPOSE, Diagnosing, changed_parts, diagnosis_id, too_small
 from driftline.replay.diagnosis_result import CANDIDATE, INCUMBENT, DiagnosedDecision, DiagnosisResult, coverage_of
@@ -21,6 +22,7 @@ from driftline.replay.harness import AHEAD_FACTOR
 from driftline.replay.ledger import AnswerKey, Ledger
 from driftline.replay.levels import LOST
 from driftline.replay.result import COVERAGE_MIN
+from driftline.replay.rounds import Rounds, ask_on
 from driftline.replay.spending import Spending
 from driftline.schemas.cloudevents import format_time
 
@@ -128,10 +130,10 @@ class BatchDiagnosis:
                 return
             call = work.calls[work.taken]
             work.taken += 1
-            request, key = self._request(call)
-            known = self._ledger.get(key, not_before=self._not_before)
+            rounds = self._rounds(call)
+            known = rounds.carry(self._get())
             work.from_ledger += known is not None
-            answer = await self._pay(call, request, key) if known is None else known
+            answer = await self._pay(call, rounds) if known is None else known
             if answer is None:
                 work.room.release()
             else:
@@ -141,20 +143,22 @@ class BatchDiagnosis:
             if known is not None:
                 await asyncio.sleep(0)  # nothing was waited for; Ctrl-C gets its turn too
 
-    async def _pay(self, call: _Call, request: ProposalRequest, key: AnswerKey) -> Answer | None:
+    async def _pay(self, call: _Call, rounds: Rounds) -> Answer | None:
         """Ask, if the budget allows it, and write the answer to the ledger before it counts."""
-        room = await self._spending.admit(self._planned[call.index], request)
-        if room is None:
-            return None
-        answer = None
-        try:
-            answer = as_logged(await self._proposer.propose(request))
-            if answer.failure not in LOST:
-                payer, at = diagnosis_id(self._asked.run_id), format_time(self._now())
-                answer = self._ledger.put(key, answer, payer, at, self._not_before)
-        finally:
-            self._spending.settle(room, answer)
-        return answer
+
+        def put(key: AnswerKey, answer: Answer) -> Answer:
+            payer, at = diagnosis_id(self._asked.run_id), format_time(self._now())
+            return self._ledger.put(key, answer, payer, at, self._not_before)
+
+        return await ask_on(rounds, self._planned[call.index], self._proposer, put, self._spending)
+
+    def _rounds(self, call: _Call) -> Rounds:
+        request, key = self._request(call)
+        decision, subject = self._planned[call.index].decision, self._asked.subject
+        return Rounds(request, key, decision, subject.tools(decision), subject.reads_max(decision))
+
+    def _get(self, paid_by: str | None = None) -> Callable[[AnswerKey], Answer | None]:
+        return partial(self._ledger.get, paid_by=paid_by, not_before=self._not_before)
 
     def _request(self, call: _Call) -> tuple[ProposalRequest, AnswerKey]:
         arm, decision = self._arms[call.arm], self._planned[call.index].decision
@@ -186,8 +190,7 @@ class BatchDiagnosis:
         if not work.alarmed:
             return
         for call in work.calls[work.taken : work.taken + self._ahead]:
-            key, payer = self._request(call)[1], diagnosis_id(self._asked.run_id)
-            known = self._ledger.get(key, payer, self._not_before)
+            known = self._rounds(call).carry(self._get(diagnosis_id(self._asked.run_id)))
             if known is not None:
                 work.answers[call] = known
                 work.from_ledger += 1

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, cast
 
 from driftline.consumers.boundary import Boundary, BoundBoundary
+from driftline.consumers.conversing import ToolsAsked
 from driftline.consumers.engine import Input, Outcome, decide
-from driftline.consumers.models.sources import source_version
 from driftline.consumers.prompt import Prompt
 from driftline.consumers.proposing import Answer, ProposalRequest, Proposer
-from driftline.replay.arms import Candidate, as_logged
+from driftline.replay.arms import Candidate, as_logged, asked_with, chain_hash
 from driftline.replay.ledger import AnswerKey, Ledger
 from driftline.replay.levels import LOST as LOST_FAILURES
-from driftline.replay.sandbox import LOST, UNPAID, EndedEarly
+from driftline.replay.rounds import RecordedReads
+from driftline.replay.sandbox import LOST, UNPAID, UNRECORDED, EndedEarly
 from driftline.replay.segment import LoggedDecision
 from driftline.replay.spending import Spending
 from driftline.replay.subject import AppSubject
-from driftline.schemas import canonical_json, content_hash
+from driftline.schemas import Read, ReadStatus, canonical_json, content_hash
 from driftline.schemas.cloudevents import format_time
 
 PURPOSES = {"candidate": "test", "incumbent": "floor"}
@@ -150,22 +151,30 @@ class FreeArm:
         """As `Decides.decide`: every attempt, as the engine asks for it.
 
         Raises:
-            EndedEarly: A call was lost, or the budget has ended.
+            EndedEarly: A call was lost, the budget has ended, or the log has no answer of a tool.
         """
         like = logged or self.latest.get(given.bound.boundary.name) or next(iter(self.latest.values()))
-        deciding = decide(given)
-        request = next(deciding)
-        number = 0
+        deciding, recorded = decide(given), RecordedReads(None if logged is None else logged.decision)
+        wanted, attempts = next(deciding), dict[int, int]()
         while True:
-            number += 1
-            asked = self._asked_as(request)
-            key = self._key(asked, given, number)
-            answer = await self.desk.answer(asked, key, like, self.candidate is not None and self.candidate.is_free)
+            if isinstance(wanted, ToolsAsked):
+                reads = recorded.tell(wanted)
+                if any(read.status == ReadStatus.UNRECORDED for read in reads):
+                    raise EndedEarly(UNRECORDED)
+                told: Answer | Sequence[Read] = reads
+            else:
+                asked = self._asked_as(wanted)
+                number = attempts.setdefault(asked.key.attempt, len(attempts) + 1)
+                told = await self.desk.answer(asked, self._key(asked, given, number), like, self._is_free)
             try:
-                request = deciding.send(answer)
+                wanted = deciding.send(told)
             except StopIteration as finished:
                 outcome: Outcome = finished.value
                 return outcome
+
+    @property
+    def _is_free(self) -> bool:
+        return self.candidate is not None and self.candidate.is_free
 
     def _asked_as(self, request: ProposalRequest) -> ProposalRequest:
         key = replace(request.key, arm=self.name, run=self.desk.run_id, seed=self.seed)
@@ -174,19 +183,13 @@ class FreeArm:
     def _key(self, request: ProposalRequest, given: Input, number: int) -> AnswerKey:
         """As `Candidate.key` has it for a first attempt, so that `forced` and `free` share what was paid for. A later
         one is told by its number too: after an answer without a text the same question is asked again."""
-        chain = canonical_json([dict(message) for message in request.messages])
+        chain = chain_hash(request)
         return AnswerKey(
             decision_id=given.decision_id,
-            attempt_chain=content_hash(chain if number == 1 else f"{number}\n{chain}"),
+            attempt_chain=chain if number == 1 else content_hash(f"{number}\n{chain}"),
             model=request.model,
             prompt_hash=given.bound.boundary.prompt.hash,
-            parameters=canonical_json(
-                {
-                    "parameters": dict(request.parameters),
-                    "schema": self._schema_hash(given.bound),
-                    "source": source_version(request.model),
-                }
-            ),
+            parameters=asked_with(request, self._schema_hash(given.bound)),
             purpose=PURPOSES[self.name],
         )
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from driftline.consumers.proposing import Answer, FailedCall, ProposerFailure
+from driftline.consumers.proposing import Answer, FailedCall, ProposerFailure, ToolCall
 from driftline.replay.plain import first_line
 from driftline.schemas import BadInput, Usage, canonical_json, content_hash
 
@@ -220,6 +220,8 @@ def _to_json(answer: Answer) -> str:
     data["usage"] = answer.usage.model_dump()
     data["facts"] = None if answer.facts is None else dict(answer.facts)
     data["earlier"] = [asdict(call) for call in answer.earlier]
+    data["tool_calls"] = [asdict(call) for call in answer.tool_calls]
+    del data["reads"]  # of the attempt, which is more than one answer; they are on the decision
     return json.dumps(data)
 
 
@@ -228,6 +230,7 @@ def _from_json(text: str) -> Answer:
     data["usage"] = Usage(**data["usage"])
     data["failure"] = None if data["failure"] is None else ProposerFailure(data["failure"])
     data["earlier"] = tuple(_failed_call(call) for call in data.get("earlier", ()))
+    data["tool_calls"] = tuple(ToolCall(**call) for call in data.get("tool_calls", ()))
     return Answer(**data)
 
 

@@ -38,9 +38,9 @@ from driftline.schemas.names import ESCALATED, TIMER_FIRED
 
 AT_ONCE_MAX = 100
 """Events of one sandbox that have no place on the log; more of them is a candidate that feeds itself."""
-LOST, UNPAID, FOREIGN, RUNAWAY = "lost", "unpaid", "foreign_cause", "runaway"
+LOST, UNPAID, FOREIGN, RUNAWAY, UNRECORDED = "lost", "unpaid", "foreign_cause", "runaway", "unrecorded_read"
 """Why a sandbox may end early: a call came to nothing; the budget ended; a fact was caused in another workflow, which
-this sandbox does not hold; what it commits leads to more and more."""
+this sandbox does not hold; what it commits leads to more and more; the log has no answer of a tool that was asked."""
 
 
 class EndedEarly(Exception):

@@ -14,6 +14,7 @@ from driftline.consumers.judging import Case, Judge, Judgement
 from driftline.consumers.machine_rows import ROW, state_of
 from driftline.consumers.models.sources import is_recorded
 from driftline.consumers.prompt import MessageSource, Prompt, RecordedMessages
+from driftline.consumers.tools import Tool
 from driftline.consumers.verifier_spec import SpecJudge
 from driftline.schemas import BadInput, Contracts, Decision, UsageError, canonical_json, content_hash
 
@@ -61,6 +62,12 @@ class Subject(Protocol):
 
     def timeout_s(self, decision: Decision) -> float:
         """Of one call."""
+
+    def tools(self, decision: Decision) -> Sequence[Tool]:
+        """What the model may ask. Only their names, descriptions and arguments count here: none is asked."""
+
+    def reads_max(self, decision: Decision) -> int:
+        """Calls of tools in one attempt."""
 
 
 @dataclass
@@ -134,6 +141,14 @@ class AppSubject:
         """The boundary's limit."""
         return self._bound(decision).boundary.timeout_s
 
+    def tools(self, decision: Decision) -> Sequence[Tool]:
+        """The boundary's."""
+        return self._bound(decision).boundary.tools
+
+    def reads_max(self, decision: Decision) -> int:
+        """The boundary's."""
+        return self._bound(decision).boundary.reads_max
+
     def _bound(self, decision: Decision) -> BoundBoundary:
         try:
             return self.app.bound[decision.boundary]
@@ -196,6 +211,14 @@ class RecordedSubject:
     def timeout_s(self, decision: Decision) -> float:
         """One limit for all."""
         return self.call_timeout_s
+
+    def tools(self, decision: Decision) -> Sequence[Tool]:
+        """None: what a recorded model was told by tools is in its messages."""
+        return ()
+
+    def reads_max(self, decision: Decision) -> int:
+        """None."""
+        return 0
 
 
 def case_of(decision: Decision) -> Case:

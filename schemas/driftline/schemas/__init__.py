@@ -14,7 +14,7 @@ from driftline.schemas.alerts import (
 from driftline.schemas.canonical import canonical_json, content_hash, parse_json, to_json_data
 from driftline.schemas.cloudevents import Envelope, Event
 from driftline.schemas.contracts import Contract, Contracts
-from driftline.schemas.decision import Attempt, Decision, InputCoordinates, Read, Usage, Verdict
+from driftline.schemas.decision import Attempt, Decision, InputCoordinates, Read, ReadStatus, Usage, Verdict
 from driftline.schemas.errors import (
     BadInput,
     ContractError,
@@ -57,6 +57,7 @@ __all__ = [
     "MigrationRun",
     "NotCanonical",
     "Read",
+    "ReadStatus",
     "Registry",
     "RegistryUnreachable",
     "Rejection",

@@ -51,6 +51,15 @@ class Usage(Logged):
     """Tokens written."""
 
 
+# A later field that says nothing is not written: what was exported before it keeps its bytes and its hash.
+def _is_none(value: object) -> bool:
+    return value is None
+
+
+def _is_first(value: object) -> bool:
+    return value == 1
+
+
 class Read(Logged):
     """One answer of a tool that the proposer read while it made a proposal."""
 
@@ -59,18 +68,33 @@ class Read(Logged):
     name: Quoted
     """Tool name."""
     arguments: str
-    """Canonical JSON of the arguments."""
+    """Canonical JSON of the arguments; of what a model wrote that is none, of its text."""
     arguments_hash: str
     """Hash of `arguments`; with `name` it identifies the call."""
-    answer_hash: str
-    """Hash of what the tool answered."""
+    answer_hash: str = ""
+    """Hash of `answer`; empty where the tool gave none."""
     status: str
-    """`ok` or a typed failure."""
+    """A `ReadStatus`."""
+    answer: Quoted | None = Field(default=None, exclude_if=_is_none)
+    """Canonical JSON of what the tool answered; null where it gave no answer."""
+    round: int = Field(default=1, exclude_if=_is_first)
+    """Request of the attempt, from 1, that asked for it."""
 
 
-def _is_none(value: object) -> bool:
-    # A later field that says nothing is not written: what was exported before it keeps its bytes and its hash.
-    return value is None
+class ReadStatus(StrEnum):
+    """What became of a call of a tool."""
+
+    OK = "ok"
+    UNKNOWN_TOOL = "unknown_tool"
+    BAD_ARGUMENTS = "bad_arguments"
+    LIMIT = "limit"
+    """The attempt had made as many calls as its boundary allows; the tool was not asked."""
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    BAD_ANSWER = "bad_answer"
+    """The tool answered what canonical JSON refuses, or more than a record has room for."""
+    UNRECORDED = "unrecorded"
+    """In a replay alone: the log has no answer to the call."""
 
 
 class Attempt(Logged):

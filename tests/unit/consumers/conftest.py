@@ -90,6 +90,7 @@ def drive_by_hand(given: Input, answers: Sequence[Answer | str]) -> tuple[Outcom
     deciding, asked = decide(given), []
     request = next(deciding)
     for answer in answers:
+        assert isinstance(request, ProposalRequest)
         asked.append(request)
         try:
             request = deciding.send(Answer(answer) if isinstance(answer, str) else answer)

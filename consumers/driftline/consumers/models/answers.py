@@ -7,11 +7,11 @@ a failure in the chain of causes of what LiteLLM raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from driftline.consumers.proposing import CallKey, Message, ProposerFailure
+from driftline.consumers.proposing import CallKey, Message, ProposerFailure, ToolCall
 from driftline.schemas import Usage
 
 CALL = "driftline_call"
@@ -33,6 +33,8 @@ class Carried:
     """The model string after `recorded/` or `sim/`."""
     key: CallKey
     parameters: Mapping[str, Any]
+    tools: Sequence[Mapping[str, Any]] = ()
+    """Those that the model may ask now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class ProviderCall:
     key: CallKey
     parameters: Mapping[str, Any]
     timeout_s: float
+    tools: Sequence[Mapping[str, Any]] = ()
+    """As in `Carried`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class ProviderAnswer:
     fingerprint: str | None = None
     finish_reason: str | None = None
     facts: Mapping[str, Any] | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
 
 
 class CallFailed(Exception):

@@ -119,6 +119,7 @@ def _provider_call(kwargs: Mapping[str, Any]) -> ProviderCall:
         key=call.key,
         parameters=call.parameters,
         timeout_s=float(timeout) if isinstance(timeout, (int, float)) else TIMEOUT_S_DEFAULT,
+        tools=call.tools,
     )
 
 

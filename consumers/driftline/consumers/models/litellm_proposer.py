@@ -10,7 +10,7 @@ from typing import Any
 from driftline.consumers.models.answers import ANSWER, CALL, CallFailed, Carried, ProviderAnswer, causes
 from driftline.consumers.models.failures import classify, known_secrets, unknown_provider
 from driftline.consumers.models.gateway import OWN_PROVIDERS, load_litellm
-from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure
+from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure, ToolCall
 from driftline.schemas import Usage, UsageError
 
 SIM_PARAMETERS = "sim_"
@@ -63,7 +63,7 @@ class LiteLLMProposer:
             if _is_own(request.model) and not _was_meant(error):
                 raise  # a fault of driftline's own provider is no failure of a model
             return _failed(failed, (self._clock() - started) * 1000)
-        return _answer(response, (self._clock() - started) * 1000)
+        return _answer(response, (self._clock() - started) * 1000, bool(request.tools))
 
     def warm_up(self) -> None:
         """Import LiteLLM now, which takes seconds, and not under the first request.
@@ -100,13 +100,13 @@ class LiteLLMProposer:
         }
         if _is_own(request.model):
             provider, _, name = request.model.partition("/")
-            carried = Carried(name, request.key, request.parameters)
+            carried = Carried(name, request.key, request.parameters, request.tools if request.may_ask else ())
             return {**arguments, "model": f"{provider}/driftline", "metadata": {CALL: carried}}
         if self._api_key is not None:
             arguments["api_key"] = self._api_key
         structured = _response_format(litellm, request)
         spoken = {name: value for name, value in request.parameters.items() if not name.startswith(SIM_PARAMETERS)}
-        return {**structured, **spoken, **arguments}
+        return {**structured, **_tools(request), **spoken, **arguments}
 
     def _secrets(self) -> frozenset[str]:
         return known_secrets() | ({self._api_key} if self._api_key else set())
@@ -147,13 +147,20 @@ def _takes_json_schema(litellm: Any, model: str) -> bool:
     return "response_format" in (litellm.get_supported_openai_params(name, custom_llm_provider=provider) or ())
 
 
-def _answer(response: Any, measured_ms: float) -> Answer:
+def _tools(request: ProposalRequest) -> dict[str, Any]:
+    """The tools, shown on while the model may no longer ask: some providers refuse a chat that has called others."""
+    if not request.tools:
+        return {}
+    return {"tools": [dict(tool) for tool in request.tools], "tool_choice": "auto" if request.may_ask else "none"}
+
+
+def _answer(response: Any, measured_ms: float, offered_tools: bool) -> Answer:
     own: ProviderAnswer | None = response._hidden_params.get(ANSWER)
-    return _own_answer(own) if own else _real_answer(response, measured_ms)
+    return _own_answer(own) if own else _real_answer(response, measured_ms, offered_tools)
 
 
 def _own_answer(own: ProviderAnswer) -> Answer:
-    empty = not (own.text and own.text.strip())
+    empty = not own.tool_calls and not (own.text and own.text.strip())
     return Answer(
         text=None if empty else own.text,
         failure=ProposerFailure.EMPTY if empty else None,
@@ -165,13 +172,15 @@ def _own_answer(own: ProviderAnswer) -> Answer:
         usage=own.usage,
         cost_usd=own.cost_usd,
         latency_ms=own.latency_ms,
+        tool_calls=own.tool_calls,
     )
 
 
-def _real_answer(response: Any, measured_ms: float) -> Answer:
+def _real_answer(response: Any, measured_ms: float, offered_tools: bool) -> Answer:
     choice = response.choices[0] if response.choices else None
     text = choice.message.content if choice else None
-    failure, detail = _lack(choice, text)
+    calls = _tool_calls(choice.message) if choice and offered_tools else ()
+    failure, detail = _lack(choice, text, bool(calls))
     usage = getattr(response, "usage", None)
     return Answer(
         text=None if failure else text,
@@ -186,13 +195,19 @@ def _real_answer(response: Any, measured_ms: float) -> Answer:
         ),
         cost_usd=response._hidden_params.get("response_cost"),
         latency_ms=measured_ms,
+        tool_calls=calls,
     )
 
 
-def _lack(choice: Any, text: str | None) -> tuple[ProposerFailure | None, str]:
+def _tool_calls(message: Any) -> tuple[ToolCall, ...]:
+    calls = getattr(message, "tool_calls", None) or ()
+    return tuple(ToolCall(call.id or "", call.function.name or "", call.function.arguments or "") for call in calls)
+
+
+def _lack(choice: Any, text: str | None, asks: bool) -> tuple[ProposerFailure | None, str]:
     if choice is not None and (_refusal(choice.message) or choice.finish_reason in REFUSING):
         return ProposerFailure.REFUSED, "the model or its provider refused to answer"
-    if not text or not text.strip():
+    if not asks and (not text or not text.strip()):
         return ProposerFailure.EMPTY, "the model answered nothing"
     return None, ""
 

@@ -33,8 +33,12 @@ The versions of an app share all distributions but for the difference named abov
 After a rejection it mends the proposal with probability 0.9: it obeys `expected` of a policy violation, writes plain
 JSON where the last answer was none, and otherwise draws again; else it insists on its last answer.
 
+Every version asks each tool that it is shown once, with the values that the case has under the names of its
+arguments; what it is told changes nothing in what it proposes.
+
 Parameters: `sim_latency_ms` (median, default 900), `sim_failure_rate` (default 0; timeouts, rate limits and provider
-errors in equal parts), `sim_sleep` (default false: latency is told and not spent).
+errors in equal parts), `sim_sleep` (default false: latency is told and not spent), `sim_stray_reads` (default 0;
+share of the calls of tools that ask about another case).
 """
 
 from __future__ import annotations
@@ -59,7 +63,7 @@ from driftline.consumers.models.renewal_analyst import (
     prose,
 )
 from driftline.consumers.models.sim_feedback import last_proposal, mended, rejections_at_end
-from driftline.consumers.proposing import Message, ProposerFailure
+from driftline.consumers.proposing import Message, ProposerFailure, ToolCall
 from driftline.schemas import Usage, UsageError
 
 REVISION = 1
@@ -110,17 +114,39 @@ async def answer_sim(call: ProviderCall) -> ProviderAnswer:
     if call.parameters.get("sim_sleep"):
         await asyncio.sleep(min(latency_ms / 1000, call.timeout_s))
     _fail_perhaps(call, latency_ms, draws)
-    text = _answer_text(call.messages, habits, draws)
+    calls = () if _was_told(call.messages) else _tool_calls(call, draws)
+    text = None if calls else _answer_text(call.messages, habits, draws)
     read = sum(len(str(message.get("content"))) for message in call.messages)
+    written = len(text or "") + sum(len(one.arguments) for one in calls)
     return ProviderAnswer(
         text=text,
         model_reported=f"sim/{call.name}",
         fingerprint=f"driftline-simulator-{REVISION}",
-        finish_reason="stop",
-        usage=Usage(prompt_tokens=_tokens(read), completion_tokens=_tokens(len(text))),
+        finish_reason="tool_calls" if calls else "stop",
+        usage=Usage(prompt_tokens=_tokens(read), completion_tokens=_tokens(written)),
         cost_usd=0.0,
         latency_ms=latency_ms,
+        tool_calls=calls,
     )
+
+
+def _was_told(messages: Sequence[Message]) -> bool:
+    return any(message.get("role") == "tool" for message in messages)
+
+
+def _tool_calls(call: ProviderCall, draws: Draws) -> tuple[ToolCall, ...]:
+    """One call of each tool, with what the case has under the names of its arguments."""
+    case = _last_in(call.messages, lambda value: value) or {}
+    stray = _number(call.parameters, "sim_stray_reads", 0.0, 0.0, 1.0)
+    return tuple(_tool_call(tool["function"], case, stray, draws) for tool in call.tools)
+
+
+def _tool_call(function: Mapping[str, Any], case: Mapping[str, Any], stray: float, draws: Draws) -> ToolCall:
+    names = function["parameters"].get("properties", {})
+    arguments = {name: case[name] for name in names if name in case}
+    if draws.chance(f"stray read {function['name']}", stray):
+        arguments = {name: f"{value}-other" if isinstance(value, str) else value for name, value in arguments.items()}
+    return ToolCall(f"call-{function['name']}", function["name"], _json(arguments))
 
 
 def _habits(name: str) -> Habits | ContractHabits:

@@ -1,0 +1,93 @@
+"""One attempt of a proposer that may ask tools: request after request, until it answers.
+
+A generator, like the engine that it is part of: whoever drives it makes the requests and gets what tools say, in
+production from the tools and in a replay from the record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure
+from driftline.consumers.tools import Tool, ToolQuestion, read_messages, sort_out
+from driftline.schemas import Read, ReadStatus, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ToolsAsked:
+    """What the model wants to be told before it answers: a `Read` for each question, in their order."""
+
+    questions: tuple[ToolQuestion, ...]
+
+
+Number = TypeVar("Number", int, float)
+Conversing = Generator[ProposalRequest | ToolsAsked, Answer | Sequence[Read], Answer]
+
+
+def converse(request: ProposalRequest, tools: Sequence[Tool], reads_max: int) -> Conversing:
+    """Ask for one attempt. At most `reads_max` calls of tools are let through; past them the model must answer.
+
+    Yields:
+        A request, for which an `Answer` is sent in; where it calls tools, `ToolsAsked`, for which the `Read` of each
+        question is sent in, and then the next request.
+
+    Returns:
+        The answer, with the reads that came before it and what all rounds have cost; `not_recorded` where a read is
+        `unrecorded`.
+    """
+    base, rounds, reads = tuple(request.messages), list[Answer](), list[Read]()
+    while True:
+        answer = yield request
+        if not isinstance(answer, Answer):
+            raise TypeError("a request is answered by an Answer")
+        rounds.append(answer)
+        if not answer.tool_calls or answer.failure is not None or not request.may_ask:
+            return _merged(rounds, reads)
+        told = yield ToolsAsked(sort_out(answer.tool_calls, tools, len(rounds), reads_max - len(reads)))
+        if isinstance(told, Answer):
+            raise TypeError("tools that were asked are answered by reads")
+        reads += told
+        unrecorded = [read for read in told if read.status == ReadStatus.UNRECORDED]
+        if unrecorded:
+            return _lost(_merged(rounds, reads), unrecorded[0])
+        request = replace(
+            request,
+            messages=(*base, *read_messages(reads)),
+            may_ask=len(reads) < reads_max,
+            key=replace(request.key, attempt=request.key.attempt + len(answer.earlier)),
+        )
+
+
+def _lost(answer: Answer, read: Read) -> Answer:
+    detail = f"the log has no answer of the tool {read.name} to {read.arguments}"
+    return replace(answer, text=None, failure=ProposerFailure.NOT_RECORDED, failure_detail=detail)
+
+
+def _merged(rounds: Sequence[Answer], reads: Sequence[Read]) -> Answer:
+    """The last answer, for what all of them have taken."""
+    last = rounds[-1]
+    if last.tool_calls and not (last.text or "").strip() and last.failure is None:
+        why = "the model asked tools where it had to answer"
+        last = replace(last, text=None, failure=ProposerFailure.EMPTY, failure_detail=why)
+    if len(rounds) == 1 and not last.tool_calls:
+        return last
+    return replace(
+        last,
+        tool_calls=(),
+        usage=Usage(
+            prompt_tokens=_sum([one.usage.prompt_tokens for one in rounds]),
+            completion_tokens=_sum([one.usage.completion_tokens for one in rounds]),
+        ),
+        cost_usd=_sum([one.cost_usd for one in rounds]),
+        latency_ms=_sum([one.latency_ms for one in rounds]),
+        earlier=tuple(call for one in rounds for call in one.earlier),
+        reads=tuple(reads),
+    )
+
+
+def _sum(values: Sequence[Number | None]) -> Number | None:
+    """The sum; None where one is not known."""
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None

@@ -1,0 +1,166 @@
+"""Tools: what a proposer may read while it makes a proposal. A tool changes nothing: that is for effectors.
+
+Every call and what the model was told of it is on the decision, so that a replay answers from the record: by name and
+canonical arguments, never by position.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from driftline.consumers.proposing import Message, ToolCall
+from driftline.schemas import NotCanonical, Read, ReadStatus, UsageError, canonical_json, content_hash, parse_json
+from driftline.schemas.fields import escape_surrogates
+
+READS_MAX_DEFAULT = 8
+TOLD_BYTES_MAX = 32 * 1024
+"""Of one answer, and of a call's arguments: those of all attempts must fit the decision's record."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """Something that a proposer may ask for. It only reads: it is asked again after a crash, and never in a replay.
+
+    Args:
+        name: Unique in the boundary.
+        description: What the model is told of it.
+        arguments: What it is asked with; the model is shown its JSON Schema.
+        answer: Given an instance of `arguments`, returns JSON data. A coroutine function is awaited; any other runs
+            in a thread, several at once.
+        record: Record name of the answer, whose fields tagged `pii` are masked before the model or the log sees
+            them; None for an answer that holds no personal data.
+        timeout_s: Of one call. A thread that takes longer is left behind and not stopped.
+
+    Raises:
+        UsageError: The name is none that providers take.
+    """
+
+    name: str
+    description: str
+    arguments: type[BaseModel]
+    answer: Callable[[Any], Any]
+    record: str | None = None
+    timeout_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.name):
+            raise UsageError(f"{self.name!r} cannot name a tool", "use at most 64 letters, digits, - and _")
+
+    @cached_property
+    def shown(self) -> Mapping[str, Any]:
+        """What the model is shown, in the form of OpenAI's chat completions, which LiteLLM translates."""
+        function = {
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.arguments.model_json_schema(),
+        }
+        return {"type": "function", "function": function}
+
+
+@dataclass(frozen=True, slots=True)
+class ToolQuestion:
+    """A call that a model made of a tool, sorted out: what the tool is to be asked, or why it is not."""
+
+    call: ToolCall
+    round: int
+    """Request of the attempt, from 1, that was answered with it."""
+    arguments: str
+    """Canonical JSON; of what is no JSON object, of its text."""
+    tool: Tool | None = None
+    value: BaseModel | None = None
+    """The arguments as the tool takes them; None where it is not to be asked."""
+    refusal: ReadStatus | None = None
+    reason: str = ""
+    """Of the refusal, for the model."""
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Tool name and canonical arguments: what a recorded answer is found by."""
+        return self.call.name, self.arguments
+
+    def told(self, status: ReadStatus, answer: str) -> Read:
+        """The record of what the model is told."""
+        return Read(
+            call_id=self.call.id,
+            name=self.call.name,
+            arguments=self.arguments,
+            arguments_hash=content_hash(self.arguments),
+            answer_hash=content_hash(answer),
+            status=status,
+            answer=answer,
+            round=self.round,
+        )
+
+    def unanswered(self, status: ReadStatus, reason: str) -> Read:
+        """The record of a call that the tool has not answered; the reason is all that the model is told."""
+        return self.told(status, canonical_json({"status": status, "message": reason}))
+
+
+def sort_out(calls: Sequence[ToolCall], tools: Iterable[Tool], round_: int, left: int) -> tuple[ToolQuestion, ...]:
+    """What tools are to be asked for the calls of one round; those past `left` are refused."""
+    known = {tool.name: tool for tool in tools}
+    named = (replace(call, id=call.id or f"call_{round_}_{index}") for index, call in enumerate(calls))
+    return tuple(_question(call, known, round_, index < left) for index, call in enumerate(named))
+
+
+def _question(call: ToolCall, known: Mapping[str, Tool], round_: int, has_room: bool) -> ToolQuestion:
+    raw, tool = _arguments_of(call), known.get(call.name)
+    text = canonical_json(escape_surrogates(call.arguments[:TOLD_BYTES_MAX]) if raw is None else raw)
+    if tool is None:
+        reason = f"there is no such tool; there is {', '.join(known) or 'none'}"
+        return ToolQuestion(call, round_, text, refusal=ReadStatus.UNKNOWN_TOOL, reason=reason)
+    if raw is None:
+        reason = f"the arguments are no JSON object, or longer than {TOLD_BYTES_MAX} characters"
+        return ToolQuestion(call, round_, text, tool, refusal=ReadStatus.BAD_ARGUMENTS, reason=reason)
+    try:
+        value = tool.arguments.model_validate(raw)
+        text = canonical_json(value.model_dump(mode="json"))
+    except (ValidationError, NotCanonical) as error:
+        return ToolQuestion(call, round_, text, tool, refusal=ReadStatus.BAD_ARGUMENTS, reason=_mistakes(error))
+    if not has_room:
+        reason = "the limit of calls is reached; answer with what you know"
+        return ToolQuestion(call, round_, text, tool, refusal=ReadStatus.LIMIT, reason=reason)
+    return ToolQuestion(call, round_, text, tool, value)
+
+
+def _arguments_of(call: ToolCall) -> dict[str, Any] | None:
+    """The arguments as data; a call without any gives none."""
+    if len(call.arguments) > TOLD_BYTES_MAX:
+        return None
+    try:
+        found = parse_json(call.arguments or "{}")
+        canonical_json(found)
+    except (ValueError, NotCanonical, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _mistakes(error: ValidationError | NotCanonical) -> str:
+    if isinstance(error, NotCanonical):
+        return error.message
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'/'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in found)
+
+
+def read_messages(reads: Sequence[Read]) -> list[Message]:
+    """The reads as the model is told them: each round's calls, then what became of each. From the record alone."""
+    messages: list[Message] = []
+    for round_ in dict.fromkeys(read.round for read in reads):
+        asked = [read for read in reads if read.round == round_]
+        messages.append({"role": "assistant", "content": None, "tool_calls": [_called(read) for read in asked]})
+        for read in asked:
+            told = {"role": "tool", "tool_call_id": read.call_id, "name": read.name, "content": read.answer or ""}
+            messages.append(told)
+    return messages
+
+
+def _called(read: Read) -> dict[str, Any]:
+    arguments = read.arguments if isinstance(json.loads(read.arguments), dict) else "{}"
+    return {"id": read.call_id, "type": "function", "function": {"name": read.name, "arguments": arguments}}

@@ -1,0 +1,132 @@
+"""One attempt of an arm, round after round: what the ledger knows of it, what is asked, what tools are quoted to say.
+
+No tool is asked in a replay. What one told then is quoted from the decision, by tool name and canonical arguments,
+never by position; what the log has no answer to ends the attempt without an outcome, and costs coverage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from driftline.consumers.conversing import ToolsAsked, converse
+from driftline.consumers.proposing import Answer, ProposalRequest, Proposer
+from driftline.consumers.tools import Tool, ToolQuestion
+from driftline.replay.arms import as_logged, chain_hash
+from driftline.replay.ledger import AnswerKey
+from driftline.replay.levels import LOST
+from driftline.replay.segment import LoggedDecision
+from driftline.replay.spending import Spending
+from driftline.schemas import Decision, Read, ReadStatus
+
+QUOTED = frozenset({ReadStatus.OK, ReadStatus.FAILED, ReadStatus.TIMEOUT, ReadStatus.BAD_ANSWER})
+"""What a tool itself has said; why it was not asked follows from the call and is found out anew."""
+
+
+class RecordedReads:
+    """What tools told while a decision was made, for one attempt of an arm.
+
+    A call that is made again is told what it was told then: the k-th time the k-th answer, and after the last of them
+    the last.
+    """
+
+    def __init__(self, decision: Decision | None) -> None:
+        self._left: dict[tuple[str, str], list[Read]] = {}
+        for attempt in () if decision is None else decision.attempts:
+            for read in attempt.reads:
+                if read.status in QUOTED and read.answer is not None:
+                    self._left.setdefault((read.name, read.arguments), []).append(read)
+
+    def tell(self, asked: ToolsAsked) -> list[Read]:
+        """A read for each question; `unrecorded` where the log has none."""
+        return [self._told(question) for question in asked.questions]
+
+    def _told(self, question: ToolQuestion) -> Read:
+        if question.refusal is not None:
+            return question.unanswered(question.refusal, question.reason)
+        found = self._left.get(question.identity)
+        if found is None:
+            return question.unanswered(ReadStatus.UNRECORDED, "the log has no answer to it")
+        read = found.pop(0) if len(found) > 1 else found[0]
+        return question.told(ReadStatus(read.status), read.answer or "")
+
+
+class Rounds:
+    """One attempt.
+
+    Attributes:
+        request: The next one, while there is no answer.
+        key: What the ledger files its answer under.
+        answer: Of the attempt; None while a request is to be made.
+    """
+
+    def __init__(
+        self,
+        request: ProposalRequest,
+        key: AnswerKey,
+        decision: Decision | None,
+        tools: Sequence[Tool] = (),
+        reads_max: int = 0,
+    ) -> None:
+        self.key = key
+        self.answer: Answer | None = None
+        self._recorded = RecordedReads(decision)
+        self._conversing = converse(request, tools, reads_max)
+        self.request = request
+        next(self._conversing)
+
+    def send(self, answer: Answer) -> None:
+        """Take the answer to `request`."""
+        told: Answer | Sequence[Read] = answer
+        try:
+            while isinstance(wanted := self._conversing.send(told), ToolsAsked):
+                told = self._recorded.tell(wanted)
+        except StopIteration as finished:
+            self.answer = finished.value
+        else:
+            self.request = wanted
+            self.key = replace(self.key, attempt_chain=chain_hash(wanted))
+
+    def carry(self, known: Callable[[AnswerKey], Answer | None]) -> Answer | None:
+        """Go on as far as the ledger knows the answers; that of the attempt, where it knows them all."""
+        while self.answer is None and (found := known(self.key)) is not None:
+            self.send(found)
+        return self.answer
+
+
+async def ask_on(
+    rounds: Rounds,
+    logged: LoggedDecision,
+    proposer: Proposer,
+    put: Callable[[AnswerKey, Answer], Answer],
+    spending: Spending | None,
+) -> Answer | None:
+    """Ask round after round to the end of an attempt, each answer in the ledger before it counts.
+
+    A lost call is not written, and asked again next time. Between an answer and the ledger nothing is awaited: no
+    cancellation falls in between.
+
+    Args:
+        rounds: The attempt, as far as the ledger knows it.
+        logged: The decision.
+        proposer: Who is asked.
+        put: Writes an answer; returns the one that stands.
+        spending: Lets calls through; None where they cost nothing.
+
+    Returns:
+        The answer of the attempt; None when the budget has ended before.
+    """
+    while rounds.answer is None:
+        room = 0.0 if spending is None else await spending.admit(logged, rounds.request)
+        if room is None:
+            return None
+        answer = None
+        try:
+            answer = as_logged(await proposer.propose(rounds.request))
+            if answer.failure not in LOST:
+                answer = put(rounds.key, answer)
+        finally:
+            if spending is not None:
+                spending.settle(room, answer)
+        rounds.send(answer)
+    return rounds.answer
