@@ -20,6 +20,7 @@ from driftline.replay.wording import (
     evidence_text,
     has_noise,
     interval_text,
+    lost_lines,
     noise_of,
     noise_text,
     rate_text,
@@ -89,6 +90,7 @@ def _evidence(report: Mapping[str, Any]) -> list[str]:
         f"{report['paid_calls']} paid calls, {report['overspent_calls']} overspent, {cost}, "
         f"coverage {report['coverage']:.0%}; stopped: {report['stopped_because']}; run {report['run_id']}",
     ]
+    lines += lost_lines(report)
     if report["repeated_decisions"]:
         lines.append(f"{report['repeated_decisions']} decisions lay on the log twice and count once")
     if report["estimate_calls"]:

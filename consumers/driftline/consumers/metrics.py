@@ -11,7 +11,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from driftline.schemas import Attempt, Decision
+from driftline.schemas import Attempt, Decision, ReadStatus
 
 QUEUE_AGE_BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 MODEL_LATENCY_BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 15, 30, 60, 120)
@@ -81,6 +81,9 @@ class RuntimeMetrics:
         self._latency = self._histogram(
             "model_latency_seconds", "From request to the whole answer.", MODEL_LATENCY_BUCKETS_S, "model"
         )
+        self._reads = self._counter(
+            "tool_reads", "Calls of tools, by what became of them.", "boundary", "tool", "status"
+        )
         self._circuit = self._gauge("model_circuit_state", "0 closed, 1 half open, 2 open.", "model")
 
     def _make_loop_metrics(self) -> None:
@@ -126,9 +129,13 @@ class RuntimeMetrics:
         """
         for attempt in decision.attempts:
             self._count_call(attempt.model_requested or decision.model_requested, attempt)
+            for read in attempt.reads:
+                # A name that is no tool's is a model's invention, and a label must not be.
+                tool = "unknown" if read.status == ReadStatus.UNKNOWN_TOOL else read.name
+                self._reads(decision.boundary, tool, read.status).inc()
 
     def _count_call(self, model: str, attempt: Attempt) -> None:
-        self._calls(model).inc()
+        self._calls(model).inc(1 + max((read.round for read in attempt.reads), default=0))
         usage = attempt.usage
         # Providers report what they like: a counter takes no negative amount.
         if usage.prompt_tokens is not None and usage.prompt_tokens > 0:

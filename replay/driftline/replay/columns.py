@@ -10,6 +10,7 @@ from driftline.replay.fields import FieldChange, field_changes
 from driftline.replay.levels import LEVELS, JudgedAnswer
 from driftline.replay.result import Pair
 from driftline.replay.tables import Column, Columns, column_at, columns_of, json_text
+from driftline.schemas import Read
 from driftline.schemas.cloudevents import epoch_ms
 
 RUN: Columns = columns_of(
@@ -40,6 +41,16 @@ class FloorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadRow:
+    """What a tool told an arm."""
+
+    pair: Pair
+    arm: str
+    """`log` or `candidate`."""
+    read: Read
+
+
+@dataclass(frozen=True, slots=True)
 class ChangeRow:
     """One field of an action that changed."""
 
@@ -50,6 +61,13 @@ class ChangeRow:
 def floor_rows(found: Sequence[Pair]) -> Iterator[FloorRow]:
     """Every answer of the incumbent."""
     return (FloorRow(pair, replicate, judged) for pair in found for replicate, judged in enumerate(pair.floor))
+
+
+def read_rows(found: Sequence[Pair]) -> Iterator[ReadRow]:
+    """Every call of a tool, of both arms; of the candidate also what the log has no answer to."""
+    for pair in found:
+        for arm, judged in (("log", pair.baseline), ("candidate", pair.candidate)):
+            yield from (ReadRow(pair, arm, read) for read in judged.answer.reads)
 
 
 def change_rows(found: Sequence[Pair]) -> Iterator[ChangeRow]:
@@ -100,6 +118,21 @@ def changes(run_id: str) -> Columns:
         "path": column_at("VARCHAR", "change.path"),
         "before": column_at("JSON", "change.before"),
         "after": column_at("JSON", "change.after"),
+    }
+
+
+def reads(run_id: str) -> Columns:
+    """Of a `ReadRow`."""
+    return {
+        "run_id": _same(run_id),
+        **_decision("pair.logged"),
+        "turn": column_at("BIGINT", "pair.index"),
+        "arm": column_at("VARCHAR", "arm"),
+        "round": column_at("BIGINT", "read.round"),
+        "name": column_at("VARCHAR", "read.name"),
+        "arguments": column_at("JSON", "read.arguments", is_text=True),
+        "status": column_at("VARCHAR", "read.status"),
+        "told": column_at("JSON", "read.answer", is_text=True),
     }
 
 

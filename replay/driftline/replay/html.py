@@ -19,6 +19,7 @@ FLIPS_MAX = 50
 STRATA_MAX = 200
 TEXT_CHARACTERS_MAX = 3_000
 """Of an answer; of what was asked, too. Longer texts are cut in the middle."""
+READ_CHARACTERS_MAX, READS_SHOWN_MAX = 400, 8
 NAME_CHARACTERS_MAX = 160
 DIFF_LINES_MAX = 300
 
@@ -68,6 +69,7 @@ def _page(
     return _template().render(
         report=report,
         sentence=wording.sentence(report),
+        lost=wording.lost_lines(report),
         because=wording.STOPPED_BECAUSE.get(report["stopped_because"], report["stopped_because"]),
         verdict=levels.get("verdict"),
         levels=[(name, level, wording.noise_of(name, level, floor)) for name, level in levels.items() if level],
@@ -112,8 +114,16 @@ def _asked(context: Any) -> list[tuple[str, str]]:
 
 def _side(side: Mapping[str, Any]) -> dict[str, Any]:
     text = side.get("text")
-    shown = f"no answer: {side.get('failure') or 'empty'}" if text is None else cut(_pretty(text))
-    return {**side, "shown": shown, "rejections": [_rejection(one) for one in side["rejections"][:3]]}
+    return {
+        **side,
+        "shown": f"no answer: {side.get('failure') or 'empty'}" if text is None else cut(_pretty(text)),
+        "reads": [_read(one) for one in side.get("reads", ())[:READS_SHOWN_MAX]],
+        "rejections": [_rejection(one) for one in side["rejections"][:3]],
+    }
+
+
+def _read(read: Mapping[str, Any]) -> str:
+    return cut(f"{read['name']} {read['arguments']} → {read['told']}", READ_CHARACTERS_MAX)
 
 
 def _rejection(rejection: Mapping[str, Any]) -> str:

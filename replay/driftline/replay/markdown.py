@@ -18,6 +18,7 @@ from driftline.replay.wording import (
     excess_text,
     has_noise,
     interval_text,
+    lost_lines,
     noise_of,
     noise_text,
     rate_text,
@@ -51,6 +52,8 @@ def _lines(report: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> Iter
         rows = [(name, escaped(before), escaped(now)) for name, before, now in earlier_rows(earlier, report)]
         yield from ("", *_table(("against the earlier run", "earlier", "this run"), rows))
     yield from ("", _evidence(report))
+    for line in lost_lines(report):
+        yield from ("", escaped(line))
     if cause_text(report):
         yield from ("", escaped(cause_text(report)))
     if report["note"]:

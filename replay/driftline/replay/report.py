@@ -43,6 +43,7 @@ def report_data(app: str, baseline: str, candidate: str, result: ForcedResult, l
         "estimate_calls": result.estimate_calls,
         "cost_usd": result.cost_usd,
         "coverage": result.coverage,
+        "lost": lost_pairs(result.pairs),
         "verifier_drift": result.verifier_drift,
         "repeated_decisions": result.repeated_decisions,
         "levels": {name: _level(by_level.get(name)) for name in (*LEVELS, STATE)},
@@ -66,6 +67,19 @@ def _cause(result: ForcedResult) -> Attribution:
         drifted=result.verifier_drift,
         compared=len(result.pairs),
     )
+
+
+def lost_pairs(pairs: Sequence[Pair]) -> list[dict[str, Any]]:
+    """Why decisions have no outcome to compare: arm and failure, commonest first, with how many and the first."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for pair in pairs:
+        if pair.lost:
+            arm, judged = ("log", pair.baseline) if pair.baseline.lost else ("candidate", pair.candidate)
+            failure = judged.answer.failure or ""
+            first = {"detail": judged.answer.failure_detail, "at": str(pair.logged.at)}
+            group = found.setdefault((arm, failure), {"arm": arm, "failure": failure, "decisions": 0, **first})
+            group["decisions"] += 1
+    return sorted(found.values(), key=lambda group: -group["decisions"])
 
 
 def examples(result: ForcedResult, most: int = EXAMPLES_MAX) -> Sequence[Pair]:
@@ -114,5 +128,6 @@ def _side(model: str, judged: JudgedAnswer) -> dict[str, Any]:
         "verdict": judged.verdict,
         "rejections": [rejection.model_dump() for rejection in judged.judgement.rejections],
         "action": None if action is None else {"type": action.type, **action.compared},
+        "reads": [{"name": one.name, "arguments": one.arguments, "told": one.answer} for one in judged.answer.reads],
         "text": judged.answer.text,
     }

@@ -1,10 +1,10 @@
 """A run in DuckDB: what was asked, what came back, and how it differs; loaded in one batch, Parquet beside it.
 
 Tables: `run` (one row), `pairs` (one row a decision), `floor` (one row an answer of the incumbent), `strata` (one
-row a stratum and level), `changes` (one row a field of an action that changed). Views: `compared` (pairs with an
-outcome in both arms, and which levels changed), `flips` (those whose verdict changed), `changed_actions`,
-`by_stream`, `by_field`, `noise` (how often runs of the incumbent differ, beside the candidate). Times are UTC.
-Parquet is the durable form; the `.duckdb` file can be rebuilt from it.
+row a stratum and level), `changes` (one row a field of an action that changed), `reads` (one row a call of a tool by
+the log or the candidate). Views: `compared` (pairs with an outcome in both arms, and which levels changed), `flips`
+(those whose verdict changed), `changed_actions`, `by_stream`, `by_field`, `noise` (how often runs of the incumbent
+differ, beside the candidate). Times are UTC. Parquet is the durable form; the `.duckdb` file can be rebuilt from it.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ def write_store(folder: Path, result: ForcedResult, run: Mapping[str, Any]) -> P
         "floor": Table(columns.floor(run_id), columns.floor_rows(found)),
         "strata": Table(columns.strata(run_id), result.judged.strata),
         "changes": Table(columns.changes(run_id), columns.change_rows(found)),
+        "reads": Table(columns.reads(run_id), columns.read_rows(found)),
         "run": Table(columns.RUN, [{name: run.get(name) for name in columns.RUN}]),
     }
     return write_tables(folder, tables, VIEWS)

@@ -21,6 +21,10 @@ FROM compared WHERE verdict_changed OR action_changed
 ORDER BY (boundary || '/' || stream) IN (SELECT boundary || '/' || stream FROM strata WHERE named) DESC,
     verdict_changed DESC, turn LIMIT {limit:d}
 """
+_READS = """
+SELECT coordinates, arm, name, arguments::VARCHAR AS arguments, told::VARCHAR AS told FROM reads
+WHERE coordinates IN (SELECT coordinates FROM ({flips})) ORDER BY turn, arm, round
+"""
 _SEGMENT = """
 SELECT count(*) AS decisions, count(DISTINCT workflow) AS workflows, min(event_time)::VARCHAR AS first,
     max(event_time)::VARCHAR AS last, count(*) FILTER (verdict_changed) AS flips,
@@ -85,9 +89,19 @@ def read_run(database: Path, flips_max: int = FLIPS_MAX) -> StoredRun:
     """
     report = read_report(database)
     arms = ",\n    ".join(f"{arm}_{name}" for arm in ("baseline", "candidate") for name in _SIDE)
-    flips = _rows(database, _FLIPS.format(arms=arms, limit=flips_max))
+    flips = _FLIPS.format(arms=arms, limit=flips_max)
     (segment,) = _rows(database, _SEGMENT)
-    return StoredRun(report, [_flip(row, report) for row in flips], segment)
+    reads = _reads(database, flips)
+    return StoredRun(report, [_flip(row, report, reads) for row in _rows(database, flips)], segment)
+
+
+def _reads(database: Path, flips: str) -> Mapping[tuple[str, str], Sequence[Mapping[str, Any]]]:
+    """What tools told in the flips, by coordinates and arm; nothing in runs from before it was kept."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    if query(database, "SELECT 1 FROM duckdb_tables() WHERE table_name = 'reads'")[1]:
+        for row in _rows(database, _READS.format(flips=flips)):
+            found.setdefault((row["coordinates"], row["arm"]), []).append(row)
+    return found
 
 
 def _rows(database: Path, sql: str) -> list[dict[str, Any]]:
@@ -95,15 +109,20 @@ def _rows(database: Path, sql: str) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _flip(row: Mapping[str, Any], report: Mapping[str, Any]) -> dict[str, Any]:
+def _flip(
+    row: Mapping[str, Any],
+    report: Mapping[str, Any],
+    reads: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    at = row["coordinates"]
     return {
-        "at": row["coordinates"],
+        "at": at,
         "workflow": row["workflow"],
         "stream": row["stream"],
         "event_time": row["event_time"],
         "asked": json.loads(row["context"]),
-        "baseline": _side(row, "baseline", report["baseline"]),
-        "candidate": _side(row, "candidate", report["candidate"]),
+        "baseline": _side(row, "baseline", report["baseline"]) | {"reads": reads.get((at, "log"), ())},
+        "candidate": _side(row, "candidate", report["candidate"]) | {"reads": reads.get((at, "candidate"), ())},
     }
 
 

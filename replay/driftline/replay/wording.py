@@ -16,6 +16,15 @@ STOPPED_BECAUSE = {
 }
 
 
+def lost_lines(report: Mapping[str, Any]) -> list[str]:
+    """Why decisions have no outcome to compare, a line a reason; none in reports from before this was kept."""
+    return [
+        f"{one['decisions']} without an outcome of the {one['arm']} ({one['failure']})"
+        f"{': ' if one['detail'] else ''}{one['detail']}, first at {one['at']}"
+        for one in report.get("lost", ())
+    ]
+
+
 def rate_text(value: float | None) -> str:
     """A share, in percent."""
     return "" if value is None else f"{value:.1%}"

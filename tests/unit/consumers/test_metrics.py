@@ -12,10 +12,23 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
 from driftline.consumers.metrics import RuntimeMetrics
-from driftline.schemas import Attempt, Decision, InputCoordinates, Rejection, Usage
+from driftline.schemas import Attempt, Decision, InputCoordinates, Read, ReadStatus, Rejection, Usage
 
 TIME = datetime(2026, 7, 1, tzinfo=UTC)
-LABELS = {"app", "boundary", "stream", "verdict", "code", "model", "kind", "reason", "partition", "le"}
+LABELS = {
+    "app",
+    "boundary",
+    "stream",
+    "verdict",
+    "code",
+    "model",
+    "kind",
+    "reason",
+    "partition",
+    "le",
+    "tool",
+    "status",
+}
 
 
 def made(*attempts: Attempt, **changes: Any) -> Decision:
@@ -54,6 +67,25 @@ def metrics(registry: CollectorRegistry) -> RuntimeMetrics:
 @pytest.fixture
 def shown(registry: CollectorRegistry) -> Callable[..., float | None]:
     return lambda name, **labels: registry.get_sample_value(f"driftline_{name}", {"app": "shop", **labels})
+
+
+def test_reads_count_by_tool_and_a_name_that_a_model_made_up_is_no_label(
+    metrics: RuntimeMetrics, shown: Callable[..., float | None]
+) -> None:
+    calls = [
+        ("usage", ReadStatus.OK, 1),
+        ("usage", ReadStatus.TIMEOUT, 2),
+        ("drop table", ReadStatus.UNKNOWN_TOOL, 2),
+    ]
+    reads = tuple(
+        Read(call_id="c", name=name, arguments="{}", arguments_hash="h", status=status, round=round_)
+        for name, status, round_ in calls
+    )
+    metrics.count_calls(made(Attempt(number=1, raw_response="{}", reads=reads)))
+    assert shown("tool_reads_total", boundary="refund", tool="usage", status="ok") == 1
+    assert shown("tool_reads_total", boundary="refund", tool="usage", status="timeout") == 1
+    assert shown("tool_reads_total", boundary="refund", tool="unknown", status="unknown_tool") == 1
+    assert shown("model_calls_total", model="test/scripted") == 3
 
 
 def test_a_decision_counts_by_boundary_stream_and_verdict(

@@ -108,7 +108,18 @@ def test_the_five_queries_of_the_readme_run_and_find_something(database: Path) -
 
 def test_every_column_is_in_the_readme(database: Path) -> None:
     text = README.read_text()
-    for table in ("run", "pairs", "floor", "strata", "changes", "compared", "by_stream", "by_field", "noise"):
+    for table in (
+        "run",
+        "pairs",
+        "floor",
+        "strata",
+        "changes",
+        "reads",
+        "compared",
+        "by_stream",
+        "by_field",
+        "noise",
+    ):
         for column in query(database, f"FROM {table} LIMIT 0")[0]:
             of_an_arm = column.removeprefix("baseline_").removeprefix("candidate_")
             of_a_level = "…_<level>_hash" if of_an_arm.removesuffix("_hash") in LEVELS else f"…_{of_an_arm}"
@@ -116,7 +127,7 @@ def test_every_column_is_in_the_readme(database: Path) -> None:
 
 
 def test_parquet_beside_it_holds_the_same_rows(database: Path) -> None:
-    for table in ("run", "pairs", "floor", "strata", "changes"):
+    for table in ("run", "pairs", "floor", "strata", "changes", "reads"):
         with duckdb.connect() as db:
             found = db.execute("SELECT * FROM read_parquet(?)", [str(database.parent / f"{table}.parquet")])
             assert [column[0] for column in found.description] == query(database, f"FROM {table}")[0]
@@ -209,6 +220,7 @@ def test_a_folder_may_have_any_name(name: str, tmp_path: Path, inflated: ForcedR
         "changes.parquet",
         "floor.parquet",
         "pairs.parquet",
+        "reads.parquet",
         "replay.duckdb",
         "run.parquet",
         "strata.parquet",
@@ -255,7 +267,7 @@ def test_a_run_that_could_not_be_written_leaves_the_earlier_one(
         stored(tmp_path / "run", inflated)
     assert "\n" not in str(caught.value)
     assert one(database, "SELECT count(*) FROM flips")[0] > 0
-    assert len(list(database.parent.iterdir())) == 6
+    assert len(list(database.parent.iterdir())) == 7
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, inflated: ForcedResult) -> None:
