@@ -14,7 +14,7 @@ demo: $(INSTALLED) java-if-possible ## Show the whole story, on a local Kafka wh
 	$(BIN)/driftline demo
 
 test: $(INSTALLED) java monitoring ## Run all tests; they start a Kafka and a registry of their own
-	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting and types
 	$(BIN)/ruff check .

@@ -1,10 +1,11 @@
-"""Restoring rows of 1 KB against a bare consumer of the same records, and what a transition costs.
+"""Restoring rows of 1 KB against a bare consumer of the same records, and what a transition and a tick cost.
 
     python bench/rows.py [ROWS] [--rounds 2]
 
 The rows are one partition's, written by a bare producer. Each program runs in a process of its own, in turns, the
 fastest of each counts; its memory is the kernel's peak. The bare one reads key and value of each record and keeps
-nothing. Restoring ends with every row in memory and its version checked.
+nothing. Restoring ends with every row in memory and its version checked. All of it twice: rows without timers, and
+rows that each have one, due a second apart. Of those a tick makes ten due at a time.
 """
 
 from __future__ import annotations
@@ -28,50 +29,62 @@ from bench.kit.cluster import Feed, cluster, load
 from bench.kit.resident import PEAK, resident_mb
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
-from driftline.consumers import App, Machine, Transition
+from driftline.consumers import App, Machine, Timer, Transition
 from driftline.consumers.fold import Fold
 from driftline.consumers.rows import Row, Rows, row_record
 from driftline.consumers.spine import spine_of
 from driftline.log import KafkaReader, Outgoing, Settings
 from driftline.schemas import Codec, Event, Registry
+from driftline.schemas.names import CLOCK_TICKED, TIMER_FIRED
 
 ROW_BYTES = 1_000
-RATIO_MIN, PEAK_MB_MAX, TRANSITION_US_MAX = 0.5, 1_500, 50
+RATIO_MIN, PEAK_MB_MAX, TRANSITION_US_MAX, FIRED_US_MAX = 0.5, 1_500, 50, 100
 TRANSITIONS = 20_000
 MACHINE = Machine(
     "init",
     ["closed"],
     [Transition("init", "*step", "open"), Transition("open", "*step", "open"), Transition("open", "*end", "closed")],
 )
-TOPIC = "bench-rows.state"
+EXPIRING = replace(
+    MACHINE,
+    transitions=[*MACHINE.transitions, Transition("open", "timer:expiry", "closed")],
+    timers=[Timer("expiry", "open", timedelta(days=30))],
+)
+PLAIN, TIMED = "bench-rows", "bench-timers"
+DUE = datetime(2026, 8, 1, tzinfo=UTC)
+TICKS, FIRED_A_TICK = 20, 10
 
 
 def fold(row: Mapping[str, Any], event: Event) -> Mapping[str, Any]:
     return {**row, "steps": row.get("steps", 0) + 1}
 
 
-def machine_app() -> App:
-    return replace(make_app("bench-rows"), spine="state-machine", machine=MACHINE, fold=Fold(fold, "1"))
+def machine_app(name: str = PLAIN) -> App:
+    machine = EXPIRING if name == TIMED else MACHINE
+    return replace(make_app(name), spine="state-machine", machine=machine, fold=Fold(fold, "1"))
 
 
-def rows(count: int) -> Iterator[tuple[bytes, Row]]:
+def rows(count: int, name: str = PLAIN) -> Iterator[tuple[bytes, Row]]:
     """Rows whose data take a kilobyte as text, each with an id of its own."""
-    version = machine_app().row_fold
+    version = machine_app(name).row_fold
     assert version is not None
-    note = "x" * (ROW_BYTES - 80)
+    note = "x" * (ROW_BYTES - (130 if name == TIMED else 80))
     for number in range(count):
         key = f"customer-{number:09d}"
         data = {"id": key, "note": note, "state": "open", "steps": number % 50}
+        if name == TIMED:
+            data["timers"] = {"expiry": (DUE + timedelta(seconds=number)).isoformat()}
         yield key.encode(), Row(data, 1 + number % 50, number, version.version)
 
 
 def fill(app: App, settings: Settings, count: int) -> None:
     feed, codec = Feed(app, settings), Codec(Registry(settings.require_registry()), app.contracts)
-    records: Iterator[Outgoing] = (row_record(TOPIC, 0, key, 1, row, codec) for key, row in rows(count))
+    topic = app.topics.state
+    records: Iterator[Outgoing] = (row_record(topic, 0, key, 1, row, codec) for key, row in rows(count, app.name))
     feed.send(records)
 
 
-def bare(settings: Settings, count: int) -> None:
+def bare(settings: Settings, app: App, count: int) -> None:
     consumer = Consumer(
         {
             "bootstrap.servers": settings.require_bootstrap(),
@@ -80,7 +93,7 @@ def bare(settings: Settings, count: int) -> None:
             "isolation.level": "read_committed",
         }
     )
-    consumer.assign([TopicPartition(TOPIC, 0, OFFSET_BEGINNING)])
+    consumer.assign([TopicPartition(app.topics.state, 0, OFFSET_BEGINNING)])
     done = size = 0
     while done < count:
         for message in consumer.consume(1_000, 1.0):
@@ -91,32 +104,59 @@ def bare(settings: Settings, count: int) -> None:
     consumer.close()
 
 
-def restore(settings: Settings, count: int) -> None:
-    app = machine_app()
+def restore(settings: Settings, app: App, count: int) -> Rows:
     codec = Codec(Registry(settings.require_registry()), app.contracts)
-    restored = Rows.restored(app.row_fold, KafkaReader(settings).read_to_latest(TOPIC, 0), codec)
+    restored = Rows.restored(app.row_fold, KafkaReader(settings).read_to_latest(app.topics.state, 0), codec)
     assert len(restored) == count
     assert restored.current
+    return restored
 
 
-def child(which: str, settings: Settings, count: int) -> None:
+def child(which: str, settings: Settings, app: App, count: int) -> None:
     began, began_cpu = time.perf_counter(), time.process_time()
-    {"bare": bare, "restore": restore}[which](settings, count)
+    restored = None
+    if which == "restore":
+        restored = restore(settings, app, count)
+    else:
+        bare(settings, app, count)
     spent, cpu = time.perf_counter() - began, time.process_time() - began_cpu
-    print(json.dumps({"seconds": spent, "cpu_s": cpu, "peak_mb": resident_mb(which=PEAK)}))
+    told = {"seconds": spent, "cpu_s": cpu, "peak_mb": resident_mb(which=PEAK)}
+    if restored is not None and app.name == TIMED:
+        told["fired_us"] = fired_us(app, restored)
+    print(json.dumps(told))
 
 
-def measured(spec: Path, count: int, rounds: int) -> dict[str, dict[str, float]]:
+def fired_us(app: App, restored: Rows) -> float:
+    """What a tick costs for each timer that it fires, the fastest of some ticks."""
+    spine, fastest = spine_of(app), float("inf")
+    for number in range(1, TICKS + 1):
+        until = DUE + timedelta(seconds=number * FIRED_A_TICK - 1)
+        tick = Event(f"t{number}", CLOCK_TICKED, "ticker", "clock", until, CLOCK_TICKED, {"ticked_at": until})
+        began = time.perf_counter()
+        taken = spine.take(restored, b"clock", tick, number)
+        fastest = min(fastest, time.perf_counter() - began)
+        assert [event.record for event in taken.emitted] == [TIMER_FIRED] * FIRED_A_TICK
+    return 1e6 * fastest / FIRED_A_TICK
+
+
+def measured(spec: Path, name: str, count: int, rounds: int) -> dict[str, dict[str, float]]:
     best: dict[str, dict[str, float]] = {}
     for _ in range(rounds):
         for which in ("bare", "restore"):
-            command = [sys.executable, __file__, str(count), "--child", which, "--spec", str(spec)]
+            command = [sys.executable, __file__, str(count), "--child", which, "--app", name, "--spec", str(spec)]
             told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
             us = 1e6 * told["cpu_s"] / count
             told_rate = f"{count / told['seconds']:9,.0f}/s  {us:4.1f} µs of CPU each"
             print(f"  {which:8} {told_rate}  {told['peak_mb']:5.0f} MB  {load()}")
             best[which] = min(told, best.get(which, told), key=lambda one: float(one["seconds"]))
     return best
+
+
+def tell(kind: str, best: Mapping[str, Mapping[str, float]]) -> None:
+    ratio = best["bare"]["seconds"] / best["restore"]["seconds"]
+    peak_mb = best["restore"]["peak_mb"]
+    print(f"restoring rows {kind}: {ratio:.2f} of the bare consumer's rate (at least {RATIO_MIN})")
+    print(f"memory: {peak_mb:.0f} MB at most, {peak_mb / PEAK_MB_MAX:.2f} of the limit at 1,000,000 rows")
 
 
 def transition_us() -> float:
@@ -143,16 +183,17 @@ def main() -> None:
     parser.add_argument("rows", type=int, nargs="?", default=200_000)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--app", choices=[PLAIN, TIMED], default=PLAIN, help=argparse.SUPPRESS)
     parser.add_argument("--spec", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
-        child(given.child, Settings(**json.loads(given.spec.read_text())), given.rows)
+        settings = Settings(**json.loads(given.spec.read_text()))
+        child(given.child, settings, machine_app(given.app), given.rows)
         return
     us = transition_us()
     print(f"a transition of a row of {ROW_BYTES} bytes: {us:.1f} µs, {us / TRANSITION_US_MAX:.2f} of its limit")
     with cluster() as found, tempfile.TemporaryDirectory() as folder:
         settings = found.model_copy(update={"partitions": 1})
-        fill(machine_app(), settings, given.rows)
         spec = Path(folder) / "settings.json"
         spec.write_text(
             json.dumps(
@@ -163,10 +204,13 @@ def main() -> None:
                 }
             )
         )
-        best = measured(spec, given.rows, given.rounds)
-    ratio = best["bare"]["seconds"] / best["restore"]["seconds"]
-    print(f"restoring: {ratio:.2f} of the bare consumer's rate (at least {RATIO_MIN})")
-    print(f"memory: {best['restore']['peak_mb']:.0f} MB at most (limit {PEAK_MB_MAX} at 1,000,000 rows)")
+        for name, kind in ((PLAIN, "without timers"), (TIMED, "with a timer each")):
+            fill(machine_app(name), settings, given.rows)
+            best = measured(spec, name, given.rows, given.rounds)
+            tell(kind, best)
+    us = best["restore"]["fired_us"]
+    limit = f"{us / FIRED_US_MAX:.2f} of its limit"
+    print(f"a tick that fires {FIRED_A_TICK} of {given.rows:,} timers: {us:.1f} µs a timer, {limit}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,15 @@ from driftline.log import Settings
 from driftline.schemas import content_hash
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "data"
+CLIENTS: dict[str, str | int | bool] = {
+    "fetch.wait.max.ms": 20,
+    "heartbeat.interval.ms": 500,
+    "reconnect.backoff.ms": 10,
+    "reconnect.backoff.max.ms": 50,
+}
+"""For a broker on this machine and clients that live for seconds. librdkafka lets a fetch wait 500 ms at the end of a
+partition, and whatever else that connection is asked waits behind it; a member learns of a rebalance from its next
+heartbeat, after 3 s; a new client loses 50 ms before its first request."""
 
 
 @pytest.fixture(scope="session")
@@ -20,9 +29,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     home = tmp_path_factory.mktemp("driftline")
     kafka, registry = LocalKafka(home), LocalRegistry(home)
     try:
-        brokers = kafka.start(ephemeral=True).bootstrap_servers
-        url = registry.start(ephemeral=True).url
-        yield Settings(home=home, bootstrap_servers=brokers, registry_url=url, partitions=2)
+        with pytest.MonkeyPatch.context() as patch:
+            # A broker that lives for minutes never earns back what the second compiler costs.
+            patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+            brokers = kafka.start(ephemeral=True).bootstrap_servers
+            url = registry.start(ephemeral=True).url
+        yield Settings(home=home, bootstrap_servers=brokers, registry_url=url, partitions=2, kafka=CLIENTS)
     finally:
         registry.stop()
         kafka.stop()

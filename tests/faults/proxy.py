@@ -83,13 +83,13 @@ class Proxy:
     def start(self) -> None:
         """Listen."""
         self._thread.start()
-        self._run(self._listen).result(10)
+        self._run(self._listen).result(60)
 
     def stop(self) -> None:
         """Cut every connection and end."""
         if not self._thread.is_alive():
             return
-        self._run(self._end_all).result(10)
+        self._run(self._end_all).result(60)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()
@@ -113,7 +113,7 @@ class Proxy:
 
     def cut_all(self) -> None:
         """Close every client's connection."""
-        self._run(self._cut_all).result(10)
+        self._run(self._cut_all).result(60)
 
     def _run(self, step: Callable[[], object]) -> Future[None]:
         async def within() -> None:

@@ -115,7 +115,7 @@ def free_port() -> int:
 
 
 def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return bytes(answer.read())
 
 
@@ -177,6 +177,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory, cluster: Settings, app: 
         patch.syspath_prepend(str(folder))
         patch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", cluster.require_bootstrap())
         patch.setenv("DRIFTLINE_REGISTRY_URL", cluster.require_registry())
+        patch.setenv("DRIFTLINE_KAFKA", json.dumps(cluster.kafka))
         patch.setenv("DRIFTLINE_HOME", str(folder / "home"))
         yield folder
 

@@ -43,6 +43,7 @@ def cli(cluster: Settings, tmp_path: Path) -> Cli:
             "DRIFTLINE_HOME": str(tmp_path / "home"),
             "DRIFTLINE_BOOTSTRAP_SERVERS": cluster.require_bootstrap(),
             "DRIFTLINE_REGISTRY_URL": cluster.require_registry(),
+            "DRIFTLINE_KAFKA": json.dumps(cluster.kafka),
         }
         return subprocess.run(
             [DRIFTLINE, *arguments],
@@ -390,8 +391,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str
 
 
 def test_the_demo_tells_the_whole_story_and_can_be_repeated(demo: Callable[..., str]) -> None:
-    for story in (demo("--customers", "1500"), demo("--customers", "1500")):
-        assert "1500 decisions" in story
+    for story in (demo("--customers", "500"), demo("--customers", "500")):
+        assert "500 decisions" in story
         assert "replay the last week" in story
         assert "ReplayCompleted on driftline.alerts[0]@" in story
         assert "example 1: " in story
@@ -399,9 +400,9 @@ def test_the_demo_tells_the_whole_story_and_can_be_repeated(demo: Callable[..., 
 
 
 def test_the_demo_of_the_real_telco_customers(demo: Callable[..., str], recordings: Path) -> None:
-    story = demo("--customers", "1500", "--telco", str(recordings / "telco-customer-churn.csv"))
-    assert "1500 contracts come due" in story
-    assert "1500 decisions" in story
+    story = demo("--customers", "500", "--telco", str(recordings / "telco-customer-churn.csv"))
+    assert "500 contracts come due" in story
+    assert "500 decisions" in story
     assert "ReplayCompleted on driftline.alerts[0]@" in story
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -10,11 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from driftline.console.contracts_demo import contract_days, events_of, live, rows_of, unlawful
 from driftline.consumers import App
+from driftline.consumers.effector_runner import EffectorRunner
 from driftline.consumers.models import LiteLLMProposer
 from driftline.consumers.prepare import prepare
 from driftline.consumers.rows import Row
@@ -22,11 +25,14 @@ from driftline.consumers.summary import RunSummary
 from driftline.examples.contracts.app import CUSTOMER_REPLIED, MACHINE, OFFER_SENT
 from driftline.examples.contracts.app import app as event_log_app
 from driftline.examples.contracts.app import state_machine_app as machine_app
+from driftline.examples.contracts.outbox import FOLDER_VARIABLE
 from driftline.examples.contracts.policy import POLICY
 from driftline.log import KafkaReader, Settings
 from driftline.producers import Publisher
 from driftline.producers.contracts import Day
 from driftline.replay import Selection
+from driftline.replay.mining import mine, table_of
+from driftline.replay.spine_check import check_spines
 from driftline.replay.workflows import history_row, load_workflows
 from driftline.schemas import Codec, Event, Registry
 from driftline.schemas.names import TIMER_FIRED, TRANSITION_REQUESTED
@@ -130,7 +136,9 @@ def test_the_state_machine_commits_nothing_out_of_turn_and_the_event_log_does(
     assert max(offers.values()) > 1, "somebody got a second offer"
 
 
-def test_a_person_brings_a_customer_out_of_human_required(cluster: Settings, on_machine: Lived) -> None:
+def test_a_person_brings_a_customer_out_of_human_required_and_the_contract_is_sent(
+    cluster: Settings, on_machine: Lived, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     app, waiting = on_machine.app, sorted(w for w, row in on_machine.rows.items() if row.state == "human_required")
     assert len(waiting) >= 2
     answers = dict(zip(waiting, ("approve", "reject"), strict=False))
@@ -144,6 +152,24 @@ def test_a_person_brings_a_customer_out_of_human_required(cluster: Settings, on_
     rows = rows_of(app, cluster)
     assert [rows[workflow].state for workflow in answers] == ["closed", "expired"]
     assert rows[waiting[0]].data["person"] == {"transition": "approve", "by": "mara"}
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    EffectorRunner(app, app.effectors[0], cluster, lambda: now).run(until_end=True)
+    sent = [json.loads(path.read_text()) for path in tmp_path.iterdir()]
+    assert sent == [{"customer": waiting[0], "approved_by": "mara"}]
+
+
+def test_a_table_mined_from_the_event_log_is_taken_by_a_machine_and_tells_of_the_timer(
+    cluster: Settings, on_event_log: Lived
+) -> None:
+    reader, codec = KafkaReader(cluster), Codec(Registry(cluster.require_registry()), on_event_log.app.contracts)
+    mined = mine(reader, codec, on_event_log.app)
+    names: dict[str, Any] = {}
+    exec(compile(table_of(mined), "table.py", "exec"), names)
+    app = replace(machine_app, name=on_event_log.app.name, machine=names["machine"], effectors=())
+    checked = check_spines(reader, codec, app, Selection())
+    assert checked.decisions == on_event_log.summary.decisions.total()
+    assert checked.agree > checked.decisions / 2
+    assert [told for told in mined.to_edit if told.startswith("timer:expiry leads on from offer_sent")]
 
 
 def test_the_command_plays_the_story_and_ends_with_how_to_approve(cluster: Settings, tmp_path: Path) -> None:
@@ -151,6 +177,7 @@ def test_the_command_plays_the_story_and_ends_with_how_to_approve(cluster: Setti
         **os.environ,
         "DRIFTLINE_BOOTSTRAP_SERVERS": cluster.require_bootstrap(),
         "DRIFTLINE_REGISTRY_URL": cluster.require_registry(),
+        "DRIFTLINE_KAFKA": json.dumps(cluster.kafka),
         "DRIFTLINE_HOME": str(tmp_path),
         "COLUMNS": "200",
     }

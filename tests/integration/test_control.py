@@ -176,6 +176,7 @@ def cli(cluster: Settings, app: App, tmp_path: Path) -> Cli:
     addresses = {
         "DRIFTLINE_BOOTSTRAP_SERVERS": cluster.require_bootstrap(),
         "DRIFTLINE_REGISTRY_URL": cluster.require_registry(),
+        "DRIFTLINE_KAFKA": json.dumps(cluster.kafka),
     }
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

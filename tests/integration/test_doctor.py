@@ -14,16 +14,20 @@ import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType  # type: ignore[attr-defined]
 from confluent_kafka.cimpl import NewTopic
 from tests.integration.conftest import DECIDER, OPERATOR, REPLAYER, Shut
+from typer.testing import CliRunner
 
 from driftline.console import doctor_place
 from driftline.console.doctor import Finding, Status, examine, exit_code, findings_data, to_mend
 from driftline.console.doctor_findings import Checked
+from driftline.console.main import app as command_line
 from driftline.consumers import App
 from driftline.consumers.prepare import prepare
 from driftline.examples.renewals.app import app as renewals
 from driftline.log import Settings, TopicAdmin
 from driftline.log.inspecting import CLOCK_TOPIC
 from driftline.replay.ledger import Ledger
+from driftline.schemas import Registry
+from driftline.schemas.names import DECISION
 
 pytestmark = pytest.mark.integration
 
@@ -89,15 +93,20 @@ def test_a_look_leaves_topics_and_subjects_as_they_are(cluster: Settings, app: A
     assert not settings.home.exists()
 
 
-def test_missing_topics_are_told_with_the_command_that_makes_them(
+def test_an_app_that_was_never_set_up_is_told_in_a_line_of_topics_and_one_of_subjects_with_one_command(
     cluster: Settings, app: App, tmp_path: Path
 ) -> None:
     settings = settings_of(cluster, app, tmp_path)
+    prepare(replace(app, name="set-up-before"), settings)
     findings = found(settings)
-    [gone] = [one for one in wrong(findings) if one.area == "topics" and app.name in one.what]
-    assert all(name in gone.what for name in (app.topics.events, app.topics.decisions, app.topics.dead))
-    assert f"run `driftline topics create {app.name}`" in to_mend(findings)
+    topics, subjects = [one for one in wrong(findings) if one.area in ("topics", "registry")]
+    assert topics.what == f"missing: 5 topics ({app.topics.events}, {app.topics.decisions}, {app.topics.state}, …)"
+    count = len({*app.subjects(), (app.topics.decisions, DECISION)})
+    assert subjects.what.startswith(f"not registered: {count} subjects (")
+    assert {topics.mend, subjects.mend} == {f"run `driftline topics create {app.name}`"}
     assert exit_code(findings) == 1
+    prepare(app, settings)
+    assert [one for one in wrong(found(settings)) if one.area in ("topics", "registry")] == []
 
 
 def test_a_topic_of_another_partition_count_is_told(cluster: Settings, app: App, tmp_path: Path) -> None:
@@ -137,13 +146,14 @@ def test_a_wrong_setting_of_a_topic_is_told_with_the_command_that_mends_it(
     assert f"--entity-name {app.topics.decisions} --add-config {name}=" in setting.mend
 
 
-def test_a_schema_that_is_not_registered_is_told(cluster: Settings, app: App, tmp_path: Path) -> None:
+def test_a_subject_that_is_gone_is_told_by_its_name(cluster: Settings, app: App, tmp_path: Path) -> None:
     settings = settings_of(cluster, app, tmp_path)
-    findings = found(settings, "registry")
-    assert any(f"{app.topics.decisions}-driftline.Decision" in one.what for one in wrong(findings))
-    assert {one.mend for one in wrong(findings)} == {
-        f"run `driftline topics create {app.name}`, which registers what is missing"
-    }
+    TopicAdmin(settings).ensure(app.topics.specs(settings.partitions))
+    registered = [one for one in app.subjects() if one != (app.topics.decisions, DECISION)]
+    for topic, record in registered:
+        Registry(settings.require_registry()).ensure(topic, app.contracts.require(record))
+    [gone] = [one for one in wrong(found(settings, "registry")) if app.name in one.what]
+    assert gone.what == f"not registered: 1 subject ({app.topics.decisions}-{DECISION})"
 
 
 def test_a_registry_that_is_down_is_told_and_the_rest_is_looked_at(
@@ -201,6 +211,74 @@ def test_a_model_without_a_price_is_told(cluster: Settings) -> None:
     assert "openai/nobody-knows-it" in unknown.what
 
 
+def nights(cluster: Settings, folder: Path, text: str, named: str = "renewals", reference: str = "") -> list[Finding]:
+    """What is found of a night's file."""
+    path = folder / "nightly.toml"
+    path.write_text(f"[apps.{named}]\n{text}")
+    settings = cluster.model_copy(update={"apps": {named: reference} if reference else {}})
+    return [one for one in examine(settings, [], path) if one.area == "nightly"]
+
+
+KNOWN, NOBODY = "openai/gpt-4o", "openai/nobody-knows-it"
+BUDGET = "[apps.renewals.limits]\nbudget_usd = 1.0\n"
+UNPRICED = "[apps.renewals.limits]\nallow_unpriced = true\nmax_calls = 10\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        (f"[[apps.renewals.candidates]]\nmodel = '{KNOWN}'\n{BUDGET}", []),
+        (f"[[apps.renewals.candidates]]\nmodel = '{NOBODY}'\n{BUDGET}", [NOBODY]),
+        (f"[[apps.renewals.candidates]]\nmodel = '{NOBODY}'\n", [NOBODY]),
+        (f"[[apps.renewals.candidates]]\nmodel = '{NOBODY}'\n{UNPRICED}", []),
+        (f"[[apps.renewals.candidates]]\nmodel = '{NOBODY}'\n{BUDGET}allow_unpriced = true\n", [NOBODY]),
+        (f"[apps.renewals.incumbent]\nmodel = '{NOBODY}'\n{BUDGET}", [NOBODY]),
+        ("[[apps.renewals.candidates]]\nmodel = 'sim/renewals-inflated'\n", []),
+    ],
+    ids=["known", "of a candidate", "without a budget", "allowed", "no budget holds", "of the incumbent", "free"],
+)
+def test_a_night_that_would_be_refused_for_an_unknown_price_is_told_by_day(
+    cluster: Settings, tmp_path: Path, text: str, refused: list[str]
+) -> None:
+    findings = nights(cluster, tmp_path, text)
+    assert [one.what.partition("the price of ")[2].split()[0] for one in wrong(findings)] == refused
+    assert {one.status for one in findings} == ({Status.FAIL} if refused else {Status.OK})
+    assert all(str(tmp_path / "nightly.toml") in one.mend for one in wrong(findings))
+
+
+def test_a_candidate_of_the_logs_model_is_priced_as_the_apps_own(
+    cluster: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = MODULE + f"app = replace(app, boundaries=[replace(b, proposer={NOBODY!r}) for b in app.boundaries])"
+    (tmp_path / "nightly_unpriced.py").write_text(module.format(name="renewals"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "[[apps.renewals.candidates]]\nparameters = { temperature = 0.1 }\n"
+    [told] = nights(cluster, tmp_path, text, reference="nightly_unpriced:app")
+    assert told.status is Status.FAIL
+    assert NOBODY in told.what
+
+
+def test_a_file_of_nights_that_cannot_be_read_is_told(cluster: Settings, tmp_path: Path) -> None:
+    [told] = nights(cluster, tmp_path, "sampel = 3")
+    assert (told.status, "sampel" in told.what) == (Status.FAIL, True)
+    assert [one.area for one in examine(cluster, []) if one.area == "nightly"] == []
+
+
+def test_the_command_looks_at_the_nights_that_the_nightly_command_would_run(
+    cluster: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", cluster.require_bootstrap())
+    monkeypatch.setenv("DRIFTLINE_REGISTRY_URL", cluster.require_registry())
+    (tmp_path / "nightly.toml").write_text("[apps.renewals]\nsampel = 3\n")
+    (tmp_path / "nights.toml").write_text("[apps.renewals]\nsample = 3\n")
+    told = {}
+    for words in ([], ["--nightly", "nights.toml"]):
+        printed = CliRunner().invoke(command_line, ["doctor", "--json", *words]).stdout
+        told[len(words)] = [row["status"] for row in json.loads(printed)["findings"] if row["area"] == "nightly"]
+    assert told == {0: ["fail"], 2: ["ok"]}
+
+
 def test_the_json_is_what_the_lines_say(cluster: Settings, app: App, tmp_path: Path) -> None:
     findings = found(settings_of(cluster, app, tmp_path))
     data = json.loads(json.dumps(findings_data(findings)))
@@ -249,6 +327,4 @@ def _made(home: Path) -> Path:
 
 
 def _subjects(settings: Settings) -> list[str]:
-    from driftline.schemas import Registry
-
     return Registry(settings.require_registry()).subjects()

@@ -219,7 +219,7 @@ def metrics(log: Path, expected: str) -> str:
     while time.monotonic() < deadline:
         ports = [json.loads(line).get("port") for line in log.read_text().splitlines()]
         if any(ports):
-            with urlopen(f"http://127.0.0.1:{ports[0]}/metrics", timeout=10) as answer:
+            with urlopen(f"http://127.0.0.1:{ports[0]}/metrics", timeout=60) as answer:
                 text: str = answer.read().decode()
             if expected in text:
                 return text
@@ -246,3 +246,13 @@ def test_without_a_broker_the_command_says_so_serves_0_and_sigterm_ends_it_with_
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE_S) == 0
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_the_command_shows_the_budget_of_the_nights_beside_it_though_the_broker_is_away(
+    command: Callable[..., subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    (tmp_path / "nightly.toml").write_text("[apps.renewals.limits]\nbudget_usd = 5.0\n")
+    command("127.0.0.1:1")
+    assert 'driftline_nightly_budget_usd{app="renewals"} 5.0' in metrics(
+        tmp_path / "log", "driftline_exporter_up 0.0"
+    )

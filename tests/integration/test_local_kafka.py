@@ -42,7 +42,7 @@ def _start(kafka: LocalKafka) -> str:
 def _write(address: str, value: bytes) -> None:
     admin = AdminClient({"bootstrap.servers": address})
     for created in admin.create_topics([NewTopic("kept", 1, 1)]).values():
-        created.result(timeout=10)
+        created.result(timeout=60)
     producer = Producer({"bootstrap.servers": address, "acks": "all"})
     producer.produce("kept", value)
     assert producer.flush(10) == 0
@@ -97,7 +97,7 @@ def test_clients_of_the_proxied_listener_are_sent_to_the_proxy(tmp_path: Path) -
 
 
 def _advertised_port(address: str) -> int:
-    (broker,) = AdminClient({"bootstrap.servers": address}).list_topics(timeout=20).brokers.values()
+    (broker,) = AdminClient({"bootstrap.servers": address}).list_topics(timeout=60).brokers.values()
     return int(broker.port)
 
 

@@ -200,3 +200,44 @@ def test_kafka_and_its_twin_in_memory_tell_the_same_story(
     within = reader.span(topics.events, NOON + timedelta(minutes=1), NOON + timedelta(minutes=3))
     assert _told(reader, within) == expected(*story[1:3])
     assert _told(reader, reader.span(topics.events, NOON + timedelta(days=9))) == []
+
+
+def test_a_look_finds_the_first_record_of_a_range_wherever_it_begins(
+    log: tuple[LogReader, LogWriter], topics: AppTopics
+) -> None:
+    reader, writer = log
+    for minutes in range(40):
+        writer.commit([_at(topics.events, minutes)])
+    (low, high) = reader.span(topics.events).ranges[0]
+    places = {int(record.value or b""): record.at.offset for record in reader.read(reader.span(topics.events))}
+    order = random.Random(3).sample(sorted(places), len(places))
+    with reader.probing(topics.events) as look:
+        seen = [look(0, places[minutes], high) for minutes in order]
+        after_the_last = look(0, places[39] + 1, high)
+        nothing = look(0, low, low), look(1, 0, 0)
+    assert [int(record.value or b"") for record in seen if record is not None] == order
+    assert (after_the_last, nothing) == (None, (None, None))
+
+
+def test_a_look_passes_over_what_was_aborted_and_waits_for_nothing_else(
+    topics: AppTopics, writer: TransactionalWriter, reader: KafkaReader
+) -> None:
+    writer.commit([_at(topics.events, 0)])
+    with pytest.raises(InterruptedError), writer.transaction() as transaction:
+        transaction.write([_at(topics.events, 1)] * 3)
+        raise InterruptedError
+    (at,) = writer.commit([_at(topics.events, 2)])
+    with reader.probing(topics.events) as look:
+        found = look(0, 1, at.offset + 2)
+        assert found is not None
+        assert found.at == at
+        assert look(0, 1, at.offset) is None
+
+
+def test_a_look_at_what_is_not_there_is_told(topics: AppTopics, reader: KafkaReader) -> None:
+    with pytest.raises(UsageError, match="there is no topic nowhere"), reader.probing("nowhere.events"):
+        pass
+    with pytest.raises(UsageError, match="has no partition 7"), reader.probing(topics.events) as look:
+        look(7, 0, 1)
+    with pytest.raises(UsageError, match="out of range"), reader.probing(topics.events) as look:
+        look(0, 500, 501)

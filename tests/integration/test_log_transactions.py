@@ -121,6 +121,20 @@ def test_a_second_writer_with_the_same_id_fences_the_first_for_good(
     assert _values(cluster, topics.events) == [b"a", b"d"]
 
 
+def test_a_writer_that_is_fenced_within_its_transaction_says_so_before_anybody_is_told_where_a_record_lies(
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+) -> None:
+    other = TransactionalWriter(cluster, writer.transactional_id)
+    with pytest.raises(CommitRefused) as refused, writer.transaction() as transaction:
+        transaction.write([_fact(topics, b"first")])
+        other.open()
+        transaction.write([_fact(topics, b"second")])
+        pytest.fail("the second record was told to lie somewhere")
+    assert refused.value.fenced
+    assert _values(cluster, topics.events) == []
+    other.close()
+
+
 def test_a_fenced_writer_goes_on_when_it_is_opened_again(
     cluster: Settings, topics: AppTopics, writer: TransactionalWriter
 ) -> None:

@@ -70,6 +70,7 @@ def live(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", cluster.require_bootstrap())
     monkeypatch.setenv("DRIFTLINE_REGISTRY_URL", cluster.require_registry())
+    monkeypatch.setenv("DRIFTLINE_KAFKA", json.dumps(cluster.kafka))
     monkeypatch.setenv("DRIFTLINE_HOME", str(tmp_path / "home"))
 
     def make(events: Sequence[Event]) -> App:

@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace as changed
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -24,7 +26,8 @@ from driftline.consumers import App
 from driftline.consumers.prepare import prepare
 from driftline.consumers.runtime import Runtime
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import ALERTS, KafkaReader, Settings
+from driftline.log import ALERTS, KafkaReader, Record, Settings, Span
+from driftline.log.records import Probe
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
 from driftline.replay.nights_kept import KEPT, NightsFolder
@@ -109,6 +112,28 @@ def test_a_night_holds_what_was_decided_in_it_whenever_its_events_happened(workp
     assert {done.parts["verify"]["verdict"] for done in days} == {"equivalent"}
     assert [done.parts["incumbent"]["nights"] for done in days] == [1, 2, 3]
     assert all(0 < done.parts["incumbent"]["compared"] <= A_NIGHT for done in days)
+
+
+def test_a_night_is_read_without_the_nights_around_it(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed_out = Counter[str]()
+
+    class Counting(KafkaReader):
+        def read(self, span: Span, headers: bool = True) -> Iterator[Record]:
+            for record in super().read(span, headers):
+                handed_out[span.topic] += 1
+                yield record
+
+        @contextmanager
+        def probing(self, topic: str) -> Iterator[Probe]:
+            with super().probing(topic) as look:
+                yield lambda *place: handed_out.update(["looks"]) or look(*place)
+
+    monkeypatch.setattr("driftline.console.common.KafkaReader", Counting)
+    done = run(configured(workplace), SECOND)
+    assert done[0].decisions == A_NIGHT
+    assert handed_out[f"{NAME}.decisions"] == 2 * A_NIGHT, "once for the rules, once for the incumbent"
+    looks_a_partition = 2 * (3 * A_NIGHT).bit_length() + 1
+    assert 0 < handed_out["looks"] <= 2 * looks_a_partition
 
 
 def test_an_empty_night_is_a_success_with_zero_decisions_and_is_told_once(

@@ -139,6 +139,7 @@ def _run(cluster: Settings, given: bytes, *arguments: str) -> subprocess.Complet
         "PYTHONPATH": os.pathsep.join(sys.path),
         "DRIFTLINE_BOOTSTRAP_SERVERS": cluster.require_bootstrap(),
         "DRIFTLINE_REGISTRY_URL": cluster.require_registry(),
+        "DRIFTLINE_KAFKA": json.dumps(cluster.kafka),
     }
     return subprocess.run(
         [sys.executable, "-c", COMMAND, *arguments], input=given, capture_output=True, env=env, check=False

@@ -88,6 +88,7 @@ def workplace(tmp_path: Path, cluster: Settings, app: App, monkeypatch: pytest.M
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", cluster.require_bootstrap())
     monkeypatch.setenv("DRIFTLINE_REGISTRY_URL", cluster.require_registry())
+    monkeypatch.setenv("DRIFTLINE_KAFKA", json.dumps(cluster.kafka))
     monkeypatch.setenv("DRIFTLINE_HOME", str(tmp_path / "home"))
     return tmp_path
 

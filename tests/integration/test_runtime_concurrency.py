@@ -35,6 +35,15 @@ PATIENCE_S = 60
 """Bounds a failing test; nothing waits for it in a passing one."""
 
 
+SESSION = {"session.timeout.ms": 6_000}
+"""The least that a broker takes: who is gone without a word keeps its partitions for so long."""
+
+
+@pytest.fixture(scope="module")
+def cluster(cluster: Settings) -> Settings:
+    return cluster.model_copy(update={"kafka": {**cluster.kafka, **SESSION}})
+
+
 class Proposer:
     """Notes who is in flight; subclasses hold answers back."""
 
@@ -140,7 +149,7 @@ def test_one_decision_of_a_key_at_a_time_and_in_offset_order(cluster: Settings, 
 
 def test_no_more_than_the_limit_are_in_flight(cluster: Settings, app: App) -> None:
     publish(app, cluster, 100)
-    proposer = Proposer()
+    proposer = TogetherOnly(5)
     runtime(app, cluster, proposer, in_flight_max=5).run(until_end=True)
     assert proposer.most == 5
 
@@ -215,7 +224,7 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 
 def test_a_model_slower_than_the_poll_interval_costs_no_membership(cluster: Settings, app: App) -> None:
     publish(app, cluster, 2)
-    interval = cluster.model_copy(update={"kafka": {"max.poll.interval.ms": 6_000, "session.timeout.ms": 6_000}})
+    interval = cluster.model_copy(update={"kafka": {**cluster.kafka, "max.poll.interval.ms": 6_000}})
     proposer = SlowerThan(7.0)
     found = runtime(app, interval, proposer)
     found.run(until_end=True)
@@ -300,7 +309,7 @@ def test_the_control_topic_bounds_what_is_in_flight_and_its_offset_stands_on_eac
 ) -> None:
     publish(app, cluster, 30)
     set_control(app, cluster, Throttle(in_flight_max=3), 0)
-    proposer = Proposer()
+    proposer = TogetherOnly(3)
     runtime(app, cluster, proposer).run(until_end=True)
     assert proposer.most == 3
     codec, reader = Codec(Registry(cluster.require_registry()), app.contracts), KafkaReader(cluster)

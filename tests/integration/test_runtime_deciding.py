@@ -96,6 +96,7 @@ class Log:
         consumer = Consumer(
             {
                 "bootstrap.servers": self._settings.require_bootstrap(),
+                **self._settings.kafka,
                 "group.id": "checker",
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
@@ -103,6 +104,7 @@ class Log:
             }
         )
         open_ = set(range(self._settings.partitions))
+        consumer.list_topics(topic, timeout=30)  # or `assign` waits half a second for its leaders
         consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in open_])
         while open_:
             message = consumer.poll(30)

@@ -43,6 +43,15 @@ NOBODY = "nowhere:0"
 """Runs to the end."""
 
 
+SESSION = {"session.timeout.ms": 6_000}
+"""The least that a broker takes: who is gone without a word keeps its partitions for so long."""
+
+
+@pytest.fixture(scope="module")
+def cluster(cluster: Settings) -> Settings:
+    return cluster.model_copy(update={"kafka": {**cluster.kafka, **SESSION}})
+
+
 class Renewing:
     """A proposer that renews every contract, and does something before each answer."""
 
@@ -106,9 +115,9 @@ def _hook(name: str, before: bool, number: int) -> None:
 def start(app: App, settings: Settings, point: str) -> int:
     """Run the program until it ends or is killed; its exit code."""
     arguments = [app.name, settings.require_bootstrap(), settings.require_registry(), point]
-    done = subprocess.run(
-        [sys.executable, str(Path(__file__)), *arguments], check=False, capture_output=True, text=True, timeout=120
-    )
+    command = [sys.executable, str(Path(__file__)), *arguments]
+    clients = {**os.environ, "DRIFTLINE_KAFKA": json.dumps(settings.kafka)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120, env=clients)
     assert done.returncode in {0, -signal.SIGKILL}, done.stderr
     return done.returncode
 
@@ -137,6 +146,7 @@ def committed(settings: Settings, topic: str) -> Iterator[Any]:
     consumer = Consumer(
         {
             "bootstrap.servers": settings.require_bootstrap(),
+            **settings.kafka,
             "group.id": "checker",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
@@ -144,6 +154,7 @@ def committed(settings: Settings, topic: str) -> Iterator[Any]:
         }
     )
     open_ = set(range(settings.partitions))
+    consumer.list_topics(topic, timeout=30)  # or `assign` waits half a second for its leaders
     consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in open_])
     while open_:
         message = consumer.poll(30)

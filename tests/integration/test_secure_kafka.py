@@ -23,7 +23,7 @@ from tests.integration.conftest import DECIDER, KEY_PASSWORD, OPERATOR, PASSWORD
 
 from driftline.consumers.prepare import prepare
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import KafkaReader, Settings, TopicAdmin
+from driftline.log import GroupConsumer, KafkaReader, Settings, TopicAdmin, TransactionalWriter, clients
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
 from driftline.schemas import Contracts, EnvironmentUnreachable, KafkaUnreachable, Registry
@@ -32,6 +32,7 @@ pytestmark = pytest.mark.integration
 
 EVENTS = 40
 SOON_S = 2.0
+AN_HOUR_S = 3600.0
 DRIFTLINE = Path(sys.executable).with_name("driftline")
 MODULE = """
 from dataclasses import replace
@@ -91,6 +92,46 @@ def test_a_wrong_password_is_one_line_and_exit_code_3(shut: Shut, tmp_path: Path
     assert holds_no_secret(line)
 
 
+REFUSED: dict[str, Callable[[Shut], dict[str, Any]]] = {
+    "a wrong password": lambda shut: {"kafka_password": WRONG},
+    "no such user": lambda shut: {"kafka_username": "nobody"},
+    "an unknown authority": lambda shut: {"kafka_ca_file": shut.certificates.path("stranger.pem")},
+}
+WAYS_IN: dict[str, Callable[[Settings], object]] = {
+    "a request": lambda settings: TopicAdmin(settings, AN_HOUR_S).partitions(),
+    "a read": lambda settings: KafkaReader(settings, AN_HOUR_S).span("any.events"),
+    "a group": lambda settings: GroupConsumer(settings, "any", "any.events").open(
+        lambda new: None, lambda gone: None
+    ),
+    "a writer": lambda settings: TransactionalWriter(settings, "any", open_timeout_s=AN_HOUR_S).open(),
+}
+
+
+@pytest.mark.parametrize("changed", REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize("way", WAYS_IN.values(), ids=WAYS_IN.keys())
+def test_who_is_refused_is_told_after_the_first_try_and_not_after_the_requests_time(
+    shut: Shut, way: Callable[[Settings], object], changed: Callable[[Shut], dict[str, Any]]
+) -> None:
+    """A request may take an hour, and a group's poll tells nothing of it ever."""
+    with pytest.raises(KafkaUnreachable, match=r"do not come together.*DRIFTLINE_KAFKA_") as refused:
+        way(shut.settings(OPERATOR, **changed(shut)))
+    assert holds_no_secret(str(refused.value))
+
+
+def test_who_was_let_in_once_is_not_tried_again(shut: Shut, monkeypatch: pytest.MonkeyPatch) -> None:
+    tries, witness = [], clients._witness
+
+    def counted(settings: Settings, told: list[Any]) -> Any:
+        tries.append(settings.kafka_username)
+        return witness(settings, told)
+
+    monkeypatch.setattr(clients, "_witness", counted)
+    settings = shut.settings(OPERATOR, kafka={"client.id": "not-seen-before"})
+    for _ in range(3):
+        TopicAdmin(settings).partitions()
+    assert tries == [OPERATOR]
+
+
 WRONGS: dict[str, tuple[Callable[[Shut], dict[str, Any]], str]] = {
     "an authority that did not sign the broker": (
         lambda shut: {"kafka_ca_file": shut.certificates.path("stranger.pem")},
@@ -102,7 +143,7 @@ WRONGS: dict[str, tuple[Callable[[Shut], dict[str, Any]], str]] = {
     ),
     "a listener without TLS": (
         lambda shut: {"bootstrap_servers": shut.inside},
-        "PLAINTEXT.*DRIFTLINE_BOOTSTRAP_SERVERS",
+        "(PLAINTEXT|closed by peer).*DRIFTLINE_BOOTSTRAP_SERVERS",
     ),
     "a user that is not there": (lambda shut: {"kafka_username": "nobody"}, "DRIFTLINE_KAFKA_USERNAME"),
 }

@@ -98,3 +98,18 @@ def test_a_table_that_forbids_what_happened_is_told_decision_by_decision(place: 
     assert {one["proposed"] for one in checked["differences"]} == {"driftline.renewals.ContractChurned"}
     assert all(one["why"] == "illegal_transition" for one in checked["differences"])
     assert checked["decisions"] - checked["agree"] == sum(one["decisions"] for one in checked["differences"])
+
+
+def test_the_plan_names_what_it_leaves_out_of_the_table_and_what_must_be_edited(
+    cluster: Settings, place: Path, app_name: str
+) -> None:
+    contracts = replace(renewals, name=app_name)
+    with Publisher(contracts.name, contracts.schemas, cluster, source="crm") as publisher:
+        [event] = list(synthetic_renewals(1, 3))
+        publisher.publish_event(replace(event, workflow="asked-twice", id="first"))
+        publisher.publish_event(replace(event, workflow="asked-twice", id="second"))
+    said = driftline(place, "migrate", "plan", app_name, "--out", "table.py")
+    assert "renewal_due → renewal_due: driftline.renewals.RenewalDue, 1 times" in said
+    assert "left out: rare" in said
+    assert "to edit" not in said
+    driftline(place, "migrate", "check", "after:app")

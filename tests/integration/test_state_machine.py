@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,21 @@ import pytest
 from driftline.consumers import Answer, App, Boundary, Fold, Machine, Prompt, ProposalRequest, Timer, Transition
 from driftline.consumers.control import make_setting, write_setting
 from driftline.consumers.cutting_over import CutOver, rows_hash
+from driftline.consumers.effector_runner import EffectorRunner
+from driftline.consumers.effectors import Effector
 from driftline.consumers.prepare import prepare
 from driftline.consumers.rebuilding import Rebuilder
 from driftline.consumers.rows import Row, Rows
 from driftline.consumers.runtime import Runtime
-from driftline.log import GroupConsumer, KafkaReader, Settings, TransactionalWriter, to_event
+from driftline.log import GroupConsumer, KafkaReader, Settings, TransactionalWriter, to_event, to_outgoing
 from driftline.producers import Publisher
 from driftline.producers.ticking import Ticker
+from driftline.replay import Selection
+from driftline.replay.workflows import history_row, load_workflows
 from driftline.schemas import Codec, Event, Registry, UsageError
 from driftline.schemas.control import SpineCut
 from driftline.schemas.names import (
+    EFFECT_REPORTED,
     TIMER_FIRED,
     TRANSITION_ACCEPTED,
     TRANSITION_REJECTED,
@@ -139,6 +144,106 @@ def test_of_all_who_race_for_a_row_one_wins_each_version(cluster: Settings, mach
     assert rows(machine, cluster)[b"w0"].version == 2 + len(won)
 
 
+def test_a_request_that_lies_on_the_log_twice_has_one_answer_over_restarts_and_in_the_history(
+    cluster: Settings, machine: App
+) -> None:
+    ask(machine, cluster, 1)
+    run(machine, cluster)
+    _, workflow, data = request("approve", "w0", 2, "mara")
+    asked = Event("r1", TRANSITION_REQUESTED, "web", workflow, NOON, TRANSITION_REQUESTED, data)
+    for _ in range(2):
+        with Publisher(machine.name, machine.schemas, cluster, source="web", clock=lambda: NOON) as publisher:
+            publisher.publish_event(asked)
+        run(machine, cluster)
+    answers = [event for event in events(machine, cluster) if event.data.get("request_id") == "r1"]
+    assert len(answers) == 2
+    assert answers[0] == answers[1]
+    assert (answers[0].record, rows(machine, cluster)[b"w0"].version) == (TRANSITION_ACCEPTED, 3)
+    [lived] = load_workflows(KafkaReader(cluster), codec_of(machine, cluster), machine, Selection()).workflows
+    assert history_row(machine, lived) == rows(machine, cluster)[b"w0"].json
+
+
+@dataclass
+class Sending:
+    """An effector that notes what it is called with."""
+
+    called: list[tuple[str, str]] = field(default_factory=list)
+
+    def __call__(self, event: Event, idempotency_key: str) -> Mapping[str, Any]:
+        self.called.append((event.workflow, idempotency_key))
+        return {"sent": event.workflow}
+
+    def run(self, app: App, settings: Settings) -> None:
+        effector = Effector("send", [TRANSITION_ACCEPTED], self)
+        sending = replace(app, effectors=[effector])
+        prepare(sending, settings)
+        EffectorRunner(sending, effector, settings, lambda: NOON).run(until_end=True)
+
+
+def accepted_event(workflow: str, source: str) -> Event:
+    data = {
+        "request_id": "r",
+        "transition": "approve",
+        "by": "mara",
+        "reason": "",
+        "state_before": "offered",
+        "state_after": "closed",
+        "version_after": 3,
+    }
+    return Event(f"said-{source}", TRANSITION_ACCEPTED, source, workflow, NOON, TRANSITION_ACCEPTED, data)
+
+
+def test_an_approval_that_moved_a_row_is_acted_on_under_the_answers_id_and_a_refusal_is_not(
+    cluster: Settings, machine: App
+) -> None:
+    ask(machine, cluster, 2)
+    run(machine, cluster)
+    publish(machine, cluster, request("approve", "w0", 2, "mara"), request("approve", "w1", 7, "mara"))
+    run(machine, cluster)
+    sending = Sending()
+    for _ in range(2):
+        sending.run(machine, cluster)
+    [accepted] = [event for event in events(machine, cluster) if event.record == TRANSITION_ACCEPTED]
+    assert sending.called == [("w0", accepted.id)]
+    [report] = [event for event in events(machine, cluster) if event.record == EFFECT_REPORTED]
+    assert (report.causation_id, report.workflow) == (accepted.id, "w0")
+    run(machine, cluster)
+    assert rows(machine, cluster)[b"w0"].state == "closed", "what the effector reports is a fact as any other"
+
+
+def test_an_acceptance_that_somebody_else_than_the_spine_tells_is_not_acted_on(
+    cluster: Settings, machine: App
+) -> None:
+    codec, topic = codec_of(machine, cluster), machine.topics.events
+    sources = ["web", f"driftline:{machine.name}/sell", f"driftline:{machine.name}/spine/x", "driftline:other/spine"]
+    forged = [to_outgoing(accepted_event("w0", source), topic, codec, 0) for source in sources]
+    told = to_outgoing(accepted_event("w1", f"driftline:{machine.name}/spine"), topic, codec, 0)
+    TransactionalWriter(cluster, f"{machine.name}-test").commit([*forged, told])
+    sending = Sending()
+    sending.run(machine, cluster)
+    assert [workflow for workflow, _ in sending.called] == ["w1"]
+
+
+def test_an_answer_that_is_repeated_is_acted_on_under_the_same_key(cluster: Settings, machine: App) -> None:
+    ask(machine, cluster, 1)
+    run(machine, cluster)
+    _, workflow, data = request("approve", "w0", 2, "mara")
+    asked = Event("r1", TRANSITION_REQUESTED, "web", workflow, NOON, TRANSITION_REQUESTED, data)
+    with Publisher(machine.name, machine.schemas, cluster, source="web", clock=lambda: NOON) as publisher:
+        publisher.publish_event(asked)
+        publisher.publish_event(asked)
+    run(machine, cluster)
+    sending = Sending()
+    sending.run(machine, cluster)
+    assert len(sending.called) == 2
+    assert len(set(sending.called)) == 1
+
+
+def test_an_effector_on_answers_does_not_start_on_the_event_log(cluster: Settings, event_log: App) -> None:
+    with pytest.raises(UsageError, match="which the event log never commits"):
+        Sending().run(event_log, cluster)
+
+
 def test_timers_of_rows_that_a_restart_brought_back_fire_once(cluster: Settings, machine: App) -> None:
     ask(machine, cluster)
     run(machine, cluster)
@@ -173,6 +278,19 @@ def test_the_rows_that_a_seed_builds_are_the_same_every_time(cluster: Settings, 
     assert rows_hash(first) == rows_hash(again)
     assert sum(len(one.rows) for one in first) == WORKFLOWS
     assert cut_over(machine, cluster).done() is None
+
+
+def test_what_only_a_spine_may_say_makes_no_row_of_a_seed_where_an_outsider_said_it(
+    cluster: Settings, event_log: App, machine: App
+) -> None:
+    ask(event_log, cluster, 1)
+    with Publisher(event_log.name, event_log.schemas, cluster, source="web", clock=lambda: NOON) as publisher:
+        run(event_log, cluster)
+        publisher.publish_event(accepted_event("w0", "web"))
+        publisher.publish_event(accepted_event("w1", "web"))
+    run(event_log, cluster)
+    seeded = dict(row for one in cut_over(machine, cluster).seed() for row in one.rows.items())
+    assert {key: (row.state, row.version) for key, row in seeded.items()} == {b"w0": ("offered", 2)}
 
 
 def test_an_event_log_is_not_run_on_a_state_machine_before_the_cut_over(

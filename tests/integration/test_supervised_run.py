@@ -65,6 +65,7 @@ class Shop:
             "DRIFTLINE_HOME": str(folder / "home"),
             "DRIFTLINE_BOOTSTRAP_SERVERS": settings.require_bootstrap(),
             "DRIFTLINE_REGISTRY_URL": settings.require_registry(),
+            "DRIFTLINE_KAFKA": json.dumps(settings.kafka),
             "DRIFTLINE_PARTITIONS": str(settings.partitions),
         }
         prepare(self.app, settings)
@@ -146,7 +147,7 @@ def free_ports(count: int) -> int:
 
 def ask(port: int, path: str) -> tuple[int, str]:
     """Status and body; 0 where nobody answers yet."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

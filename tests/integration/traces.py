@@ -18,17 +18,17 @@ def ends(cluster: Settings, prefix: str = "") -> dict[tuple[str, int], int]:
         for partition in range(count)
     ]
     asked = admin.list_offsets({at: OffsetSpec.latest() for at in partitions})  # type: ignore[no-untyped-call]
-    return {(at.topic, at.partition): future.result(10).offset for at, future in asked.items()}
+    return {(at.topic, at.partition): future.result(60).offset for at, future in asked.items()}
 
 
 def positions(cluster: Settings, group: str) -> dict[tuple[str, int], tuple[int, str | None]]:
     """What a group has committed: offset and metadata by topic and partition."""
     admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
-    found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(10)
+    found = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group].result(60)
     return {(tp.topic, tp.partition): (tp.offset, tp.metadata) for tp in found.topic_partitions}
 
 
 def groups(cluster: Settings) -> set[str]:
     """Every consumer group that the broker knows."""
     admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
-    return {group.group_id for group in admin.list_consumer_groups().result(10).valid}
+    return {group.group_id for group in admin.list_consumer_groups().result(60).valid}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from driftline.console import doctor_kafka, doctor_place
+from driftline.console import doctor_kafka, doctor_nightly, doctor_place
 from driftline.console.common import find_app, now
 from driftline.console.doctor_findings import Checked, Finding, Status, fail
 from driftline.log import Settings
@@ -28,11 +29,12 @@ class Area(StrEnum):
     REGISTRY = "registry"
     CLOCK = "clock"
     PRICES = "prices"
+    NIGHTLY = "nightly"
     DISK = "disk"
     LEDGER = "ledger"
 
 
-def examine(settings: Settings, names: Sequence[str]) -> Iterator[Finding]:
+def examine(settings: Settings, names: Sequence[str], nightly: Path | None = None) -> Iterator[Finding]:
     """Look at everything; a finding as soon as it is known. What rests on what is not there is not looked at.
 
     Changes nothing that others read. To see whether a transactional id is allowed it opens one of its own,
@@ -42,6 +44,7 @@ def examine(settings: Settings, names: Sequence[str]) -> Iterator[Finding]:
     Args:
         settings: Where everything is.
         names: Apps, as in `driftline.toml`, or imported ones.
+        nightly: The file of `driftline nightly`; without one the nights are not looked at.
     """
     checked = Checked(settings, {})
     for name in names:
@@ -54,6 +57,8 @@ def examine(settings: Settings, names: Sequence[str]) -> Iterator[Finding]:
     yield from _asked(Area.REGISTRY, partial(doctor_place.registry, checked))
     yield from _asked(Area.CLOCK, partial(doctor_place.clock, checked, now))
     yield from _asked(Area.PRICES, partial(doctor_place.prices, checked))
+    if nightly is not None:
+        yield from _asked(Area.NIGHTLY, partial(doctor_nightly.nightly, checked, nightly))
     yield from _asked(Area.DISK, partial(doctor_place.disk, checked))
     yield from _asked(Area.LEDGER, partial(doctor_place.ledger, checked))
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from driftline.console.nightly_command import NIGHTLY_FILE
+
 EXAMPLE = "Example: driftline doctor --app renewals"
 
 AppNames = Annotated[list[str] | None, typer.Option("--app", help="App; else all of driftline.toml.")]
+Nights = Annotated[Path | None, typer.Option("--nightly", help="The nights' file; else nightly.toml if it is here.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 STYLES = {"ok": "green", "warn": "yellow", "fail": "bold red"}
 
 
-def doctor(app: AppNames = None, as_json: AsJson = False) -> None:
-    """Look at the broker, topics, rights, schemas, clock, prices, disk and ledger, and say what to mend.
+def doctor(app: AppNames = None, nightly: Nights = None, as_json: AsJson = False) -> None:
+    """Look at the broker, topics, rights, schemas, clock, prices, nights, disk and ledger, and say what to mend.
 
     Changes nothing that others read. Exits 0 when nothing fails, 1 when something does, 3 when the broker or registry
     does not answer.
@@ -25,7 +29,8 @@ def doctor(app: AppNames = None, as_json: AsJson = False) -> None:
 
     settings = load_settings()
     found = []
-    for one in examine(settings, app or list(settings.apps)):
+    nights = nightly or (NIGHTLY_FILE if NIGHTLY_FILE.exists() else None)
+    for one in examine(settings, app or list(settings.apps), nights):
         found.append(one)
         if not as_json:
             say(f"{one.status:4}  {one.area:8}  {one.what}", STYLES[one.status])

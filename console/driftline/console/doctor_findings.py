@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from driftline.consumers.app import App
 from driftline.log import AppTopics, Settings, TopicSpec
 from driftline.log.topics import own_specs
+
+NAMED_MAX = 3
+"""Of many things that are missing; how many there are says the rest."""
 
 
 class Status(StrEnum):
@@ -45,6 +48,10 @@ class Checked:
         """Each app's topics."""
         return [(name, AppTopics(name) if app is None else app.topics) for name, app in self.apps.items()]
 
+    def setting_up(self, name: str) -> str:
+        """What makes the topics and subjects of an app, and those that all apps share with them."""
+        return f"run `driftline topics create {name if name in self.apps else next(iter(self.apps), 'APP')}`"
+
     def specs(self) -> list[tuple[str, list[TopicSpec]]]:
         """The topics that there must be, of each app and of driftline itself (named `driftline`)."""
         partitions = self.settings.partitions
@@ -64,3 +71,9 @@ def warn(what: str, mend: str) -> Finding:
 def fail(what: str, mend: str) -> Finding:
     """It will not do."""
     return Finding(Status.FAIL, what, mend)
+
+
+def counted(names: Sequence[str], what: str) -> str:
+    """So many of what, and the first of them."""
+    first = ", ".join(names[:NAMED_MAX])
+    return f"{len(names)} {what}{'' if len(names) == 1 else 's'} ({first}{', …' if len(names) > NAMED_MAX else ''})"

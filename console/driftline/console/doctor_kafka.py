@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from driftline.console.doctor_findings import Checked, Finding, fail, ok, warn
+from driftline.console.doctor_findings import Checked, Finding, counted, fail, ok, warn
 from driftline.log import Settings, TopicSpec, TransactionalWriter
 from driftline.log.clients import GROUP
 from driftline.log.inspecting import LogInspector, TopicFound
@@ -37,15 +37,21 @@ def broker(checked: Checked) -> Iterator[Finding]:
 def topics(checked: Checked) -> Iterator[Finding]:
     """Whether each topic is there as driftline would make it."""
     inspector = LogInspector(checked.settings)
+    missing: dict[str, list[str]] = {}
     for name, specs in checked.specs():
         found = inspector.topics([spec.name for spec in specs])
         unseen = [one for one, topic in found.items() if topic is not None and topic.partitions is None]
-        wrong = [*_missing(name, specs, found), *_counts(specs, found), *_configs(specs, found)]
+        gone = [one for one, topic in found.items() if topic is None]
+        missing.setdefault(checked.setting_up(name), []).extend(gone)
+        wrong = [*_counts(specs, found), *_configs(specs, found)]
         yield from wrong
         if unseen:
             yield warn(f"{name}: this principal may not see {', '.join(unseen)}", f"see what it lacks under {RIGHTS}")
-        elif not wrong:
+        elif not (wrong or gone):
             yield ok(f"{name}: {len(specs)} topics are there, as they are to be")
+    for mend, names in missing.items():
+        if names:
+            yield fail(f"missing: {counted(names, 'topic')}", mend)
 
 
 def rights(checked: Checked) -> Iterator[Finding]:
@@ -63,13 +69,6 @@ def rights(checked: Checked) -> Iterator[Finding]:
     yield fail(f"may not replay: lacks {', '.join(lacking)}", mend) if lacking else ok("may replay")
     for name, found in by_owner.items():
         yield from _deciding(checked, inspector, name, found)
-
-
-def _missing(name: str, specs: Sequence[TopicSpec], found: Mapping[str, TopicFound | None]) -> Iterator[Finding]:
-    gone = [spec.name for spec in specs if found[spec.name] is None]
-    if gone:
-        app = "APP" if name == OWNER else name
-        yield fail(f"missing: {', '.join(gone)}", f"run `driftline topics create {app}`")
 
 
 def _counts(specs: Sequence[TopicSpec], found: Mapping[str, TopicFound | None]) -> Iterator[Finding]:

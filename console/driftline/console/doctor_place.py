@@ -14,7 +14,7 @@ from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from urllib.parse import urlsplit
 
-from driftline.console.doctor_findings import Checked, Finding, fail, ok, warn
+from driftline.console.doctor_findings import Checked, Finding, counted, fail, ok, warn
 from driftline.consumers.models.gateway import OWN_PROVIDERS
 from driftline.log.inspecting import LogInspector
 from driftline.log.prepare import SHARED_SUBJECTS
@@ -22,6 +22,7 @@ from driftline.replay.plain import first_line
 from driftline.replay.pricing import PriceMap
 from driftline.schemas import ContractError, Contracts, DriftlineError, Registry
 from driftline.schemas.names import DECISION
+from driftline.schemas.registry import subject_name
 
 CLOCK_TIMEOUT_S = 5.0
 SKEW_S_WARN = 5.0
@@ -36,17 +37,21 @@ LEDGER = "ledger.sqlite"
 def registry(checked: Checked) -> Iterator[Finding]:
     """Whether it answers, and its subjects hold the packaged schemas."""
     found = Registry(checked.settings.require_registry(), timeout_s=CLOCK_TIMEOUT_S, retries_max=0)
-    there = len(found.subjects())
-    wrong: list[Finding] = []
+    there = set(found.subjects())
+    missing: dict[str, list[str]] = {}
     held = 0
     for app, topic, record, contracts in _subjects(checked):
+        if subject_name(topic, record) not in there:
+            missing.setdefault(checked.setting_up(app), []).append(subject_name(topic, record))
+            continue
         try:
             found.resolve(topic, contracts.require(record))
             held += 1
         except ContractError as error:
-            wrong.append(fail(error.message, f"run `driftline topics create {app}`, which registers what is missing"))
-    yield from wrong
-    yield ok(f"{found.url} answers: {held} of our subjects, of {there}, hold the packaged schemas")
+            yield fail(error.message, checked.setting_up(app))
+    for mend, names in missing.items():
+        yield fail(f"not registered: {counted(names, 'subject')}", mend)
+    yield ok(f"{found.url} answers: {held} of our subjects, of {len(there)}, hold the packaged schemas")
 
 
 def clock(checked: Checked, now: Callable[[], datetime]) -> Iterator[Finding]:
@@ -119,7 +124,7 @@ def ledger(checked: Checked) -> Iterator[Finding]:
 
 
 def _subjects(checked: Checked) -> Iterator[tuple[str, str, str, Contracts]]:
-    """App to make them with, topic, record and whose contract."""
+    """App, topic, record and whose contract; no app for what all of them share."""
     own = Contracts.load()
     for (name, topics), app in zip(checked.topics(), checked.apps.values(), strict=True):
         if app is None:
@@ -128,7 +133,7 @@ def _subjects(checked: Checked) -> Iterator[tuple[str, str, str, Contracts]]:
             for topic, record in app.subjects():
                 yield name, topic, record, app.contracts
     for topic, record in SHARED_SUBJECTS:
-        yield next(iter(checked.apps), "APP"), topic, record, own
+        yield "", topic, record, own
 
 
 def _skew(checked: Checked, now: Callable[[], datetime]) -> tuple[str, float | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,6 +23,9 @@ def exporter(
         int, typer.Option(min=0, max=65_535, help="Serve /metrics, /livez and /readyz there; 0 takes a free one.")
     ] = PORT,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at lag and dead topics.")] = 15.0,
+    nightly: Annotated[
+        Path | None, typer.Option(help="File of `driftline nightly`, for budgets; else nightly.toml if it is here.")
+    ] = None,
     log_format: Annotated[
         LogFormat | None, typer.Option(help="Of the log on stderr; JSON unless that is a terminal.")
     ] = None,
@@ -33,6 +37,7 @@ def exporter(
     import logging
 
     from driftline.console.exporting import ExporterCollector, Watcher
+    from driftline.console.exporting.budgets import read_budgets
     from driftline.console.health import Health, HealthServer, health_endpoints
     from driftline.console.logs import set_up_logs
     from driftline.console.signals import stop_on_signals
@@ -42,11 +47,11 @@ def exporter(
     settings.require_bootstrap()
     settings.require_registry()
     set_up_logs(log_format, "exporter", 0)
-    collector, health = ExporterCollector(), Health()
+    collector, health, budgets = ExporterCollector(), Health(), read_budgets(nightly)
     server = HealthServer(health_endpoints(health, make_registry(collector)), http_port)
     with stop_on_signals() as stopped, server:
         logging.getLogger("driftline.exporter").info("serving", extra={"port": server.port})
-        Watcher(settings, collector.show, health, every).run(stopped)
+        Watcher(settings, collector.show, health, every, budgets=budgets).run(stopped)
 
 
 def make_registry(collector: ExporterCollector) -> CollectorRegistry:

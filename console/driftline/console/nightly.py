@@ -12,11 +12,12 @@ from driftline.console.common import Log, open_subject, progress_bar
 from driftline.console.nightly_config import NightlyApp, NightlyConfig
 from driftline.console.nightly_runs import NightRun, publish_empty, run_candidate, run_incumbent
 from driftline.detectors import planned_order
-from driftline.log import Coordinates, Settings, load_settings
+from driftline.log import AppTopics, Coordinates, Settings, load_settings
+from driftline.replay.night_range import night_ranges
 from driftline.replay.nights_kept import KeptNights, Night, NightsFolder
 from driftline.replay.plain import plain
 from driftline.replay.segment import EmptySegment, Segment, Selection, load_segment
-from driftline.replay.subject import Subject
+from driftline.replay.subject import RecordedSubject, Subject
 from driftline.replay.verify import Plain, verify_data, verify_log
 from driftline.schemas import DriftlineError
 
@@ -116,8 +117,7 @@ class _Tonight:
         self._kept = kept
         self._app = opened.app
         self._night = night.isoformat()
-        first, last = config.span(night)
-        self._selection = Selection(decided_from=first, decided_to=last)
+        self._span = config.span(night)
         self._seen = _Seen()
 
     def run(self) -> NightDone:
@@ -145,7 +145,7 @@ class _Tonight:
         log, subject = self._opened.log, self._opened.subject
         try:
             with progress_bar(f"{subject.name} {self._night}: verifying", None) as show:
-                given = log.reader, log.codec, subject, self._selection, show, self._seen.add
+                given = log.reader, log.codec, subject, self._selected(), show, self._seen.add
                 result = verify_log(*given)
         except EmptySegment:
             publish_empty(log, subject.name, self._night, self._app.run_limits(None))
@@ -155,6 +155,14 @@ class _Tonight:
             night.parts.setdefault(VERIFY, plain(verify_data(subject.name, result)))
         self._count(night)
         return night
+
+    def _selected(self) -> Selection:
+        """The night's part of the log; of a recording all, because its lines lie in any order."""
+        log, subject, (first, last) = self._opened.log, self._opened.subject, self._span
+        if isinstance(subject, RecordedSubject):
+            return Selection(decided_from=first, decided_to=last)
+        offsets = night_ranges(log.reader, log.codec, AppTopics(subject.name).decisions, first, last)
+        return Selection(offsets=offsets, decided_from=first, decided_to=last)
 
     def _ask(self, night: Night) -> None:
         for part, run in self._runs():
@@ -177,13 +185,8 @@ class _Tonight:
         return self._loaded(keys)
 
     def _loaded(self, keys: frozenset[str]) -> Segment:
-        log, selection = self._opened.log, self._selection
-        wanted = Selection(
-            offsets=dict(self._seen.ranges),
-            keys=keys,
-            decided_from=selection.decided_from,
-            decided_to=selection.decided_to,
-        )
+        log, (first, last) = self._opened.log, self._span
+        wanted = Selection(offsets=dict(self._seen.ranges), keys=keys, decided_from=first, decided_to=last)
         return load_segment(log.reader, log.codec, self._opened.subject.name, wanted)
 
     def _night_run(self, night: Night, segment: Segment) -> NightRun:

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+NIGHTLY_FILE = Path("nightly.toml")
+"""In the working folder, where none is given."""
 EXAMPLE = "Example: driftline nightly --config nightly.toml --since 2026-09-20"
 
 ConfigFile = Annotated[Path, typer.Option(help="TOML; deploy/nightly.example.toml shows all of it.")]
@@ -18,7 +20,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def nightly(
-    config: ConfigFile = Path("nightly.toml"),
+    config: ConfigFile = NIGHTLY_FILE,
     night: Date = None,
     since: Since = None,
     markdown: Markdown = None,

@@ -15,7 +15,7 @@ __all__ = ["migrate_app"]
 if TYPE_CHECKING:
     from driftline.consumers.app import App
     from driftline.consumers.cutting_over import CutOver
-    from driftline.replay.mining import Mined
+    from driftline.replay.mined import Mined
     from driftline.replay.spine_check import SpineCheck
 
 PLAN_EXAMPLE = "Example: driftline migrate plan renewals --out machine.py"
@@ -162,8 +162,9 @@ def _differing(cut: CutOver, seeded: Any) -> list[bytes]:
 def _mined_data(mined: Mined) -> dict[str, Any]:
     from dataclasses import asdict
 
-    more = {"states": mined.states, "terminal": mined.terminal, "cycles": mined.cycles}
-    return {**asdict(mined), **more, "unfinished": [asdict(end) for end in mined.unfinished]}
+    more = {"states": mined.states, "terminal": mined.terminal, "cycles": mined.cycles, "to_edit": mined.to_edit}
+    left_out = [{**asdict(edge), "why": why} for edge, why in mined.left_out.items()]
+    return {**asdict(mined), **more, "unfinished": [asdict(end) for end in mined.unfinished], "left_out": left_out}
 
 
 def _print_mined(mined: Mined) -> None:
@@ -171,8 +172,9 @@ def _print_mined(mined: Mined) -> None:
 
     say(f"{mined.app}: {mined.workflows} workflows, {mined.events} events, {len(mined.states)} states", "bold")
     for edge in mined.edges:
-        rare = "  rare" if edge.rare else ""
-        say(f"  {edge.source} → {edge.target}: {edge.on}, {edge.times} times ({edge.share:.1%}){rare}")
+        why = mined.left_out.get(edge)
+        told = f"  {edge.source} → {edge.target}: {edge.on}, {edge.times} times, by {edge.share:.1%} of the workflows"
+        say(told if why is None else f"{told}; left out: {why}", "" if why is None else "yellow")
     for group in mined.ambiguous:
         targets = " or ".join(edge.target for edge in group)
         say(f"  {group[0].on} leads from {group[0].source} to {targets}: a table has room for one", "yellow")
@@ -182,6 +184,8 @@ def _print_mined(mined: Mined) -> None:
         say(f"  {end.workflows} workflows stand in {end.state}, which others left; first {end.example}", "yellow")
     if mined.unreadable:
         say(f"  {mined.unreadable} records could not be read", "yellow")
+    for one in mined.to_edit:
+        say(f"  to edit: {one}", "bold yellow")
 
 
 def _print_check(name: str, result: SpineCheck) -> None:

@@ -63,7 +63,7 @@ class App:
         for name in names:
             if name.partition("/")[0] in RESERVED:
                 raise UsageError(f"app {self.name}: a boundary is named {name}", f"{', '.join(RESERVED)} are taken")
-        check_effectors(self.name, self.boundaries, self.effectors)
+        check_effectors(self.name, self.boundaries, self.effectors, answers=self.machine is not None)
         if (self.spine == "state-machine") != (self.machine is not None):
             raise UsageError(f"app {self.name}: the spine is {self.spine}", "give `machine` with state-machine alone")
 

@@ -14,7 +14,7 @@ from driftline.consumers.machine_rows import StateVerifier
 from driftline.consumers.prompt import Prompt
 from driftline.consumers.tools import READS_MAX_DEFAULT, Tool
 from driftline.consumers.verifiers import Verifier, VerifierChain
-from driftline.schemas import Contracts, NotCanonical, UsageError, canonical_json
+from driftline.schemas import Contracts, NotCanonical, Shape, UsageError, canonical_json
 
 
 class OnExhausted(StrEnum):
@@ -100,7 +100,7 @@ class Boundary:
         """
         for tool in self.tools:
             if tool.record is not None:
-                contracts.require(tool.record)
+                Shape(contracts.require(tool.record))
         verifiers = self.verifiers if machine is None else (*self.verifiers, StateVerifier(machine))
         chain = VerifierChain([contracts.require(name) for name in self.proposes], verifiers, self.budget)
         _ = chain.shapes

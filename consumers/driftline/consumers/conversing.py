@@ -22,6 +22,8 @@ class ToolsAsked:
     questions: tuple[ToolQuestion, ...]
 
 
+ARGUMENTS_SHOWN_MAX = 200
+"""Characters, where a person is told of a call that the log has no answer to."""
 Number = TypeVar("Number", int, float)
 Conversing = Generator[ProposalRequest | ToolsAsked, Answer | Sequence[Read], Answer]
 
@@ -56,12 +58,18 @@ def converse(request: ProposalRequest, tools: Sequence[Tool], reads_max: int) ->
             request,
             messages=(*base, *read_messages(reads)),
             may_ask=len(reads) < reads_max,
-            key=replace(request.key, attempt=request.key.attempt + len(answer.earlier)),
+            key=replace(request.key, attempt=_next_attempt(request, answer)),
         )
 
 
+def _next_attempt(request: ProposalRequest, answer: Answer) -> int:
+    """After the failed calls of this round, of which a very long outage leaves only some on the record."""
+    return answer.earlier[-1].attempt + 1 if answer.earlier else request.key.attempt
+
+
 def _lost(answer: Answer, read: Read) -> Answer:
-    detail = f"the log has no answer of the tool {read.name} to {read.arguments}"
+    asked = read.arguments[:ARGUMENTS_SHOWN_MAX] + "…" * (len(read.arguments) > ARGUMENTS_SHOWN_MAX)
+    detail = f"the log has no answer of the tool {read.name} to {asked}"
     return replace(answer, text=None, failure=ProposerFailure.NOT_RECORDED, failure_detail=detail)
 
 

@@ -9,10 +9,11 @@ from hashlib import blake2b
 
 from driftline.consumers.app import App
 from driftline.consumers.control import control_record, make_setting, read_controls
+from driftline.consumers.machine_rows import ANSWERS
 from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Row, Rows, row_record
 from driftline.consumers.sources import is_own
-from driftline.consumers.spine import is_void
+from driftline.consumers.spine import is_stray
 from driftline.consumers.stopped import require_stopped, standing_of
 from driftline.log import KafkaReader, Outgoing, Settings, Span, TransactionalWriter, Unfinished, to_event
 from driftline.schemas import Codec, Undecodable, UsageError
@@ -21,6 +22,8 @@ from driftline.schemas.ids import derive_id
 from driftline.schemas.names import CLOCK_TICKED
 
 RECORDS_A_TRANSACTION = 1_000
+_NOT_OF_ROWS = (CLOCK_TICKED, *ANSWERS)
+"""Ticks have no row; answers to requests are nobody's on an event log, where no spine gives any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +159,10 @@ class CutOver:
             if not standing.is_finished(record.at.offset) or record.at.offset in dead:
                 continue
             key, event = record.key or b"", to_event(record, self._codec)
-            if event.record != CLOCK_TICKED and not is_void(rows.get(key), event):
-                rows.keep(key, rows.fold(key, event, record.at.offset))
-                times_ms[key] = record.timestamp_ms
+            if event.record in _NOT_OF_ROWS or is_stray(self._app, rows.get(key), event):
+                continue
+            rows.keep(key, rows.fold(key, event, record.at.offset))
+            times_ms[key] = record.timestamp_ms
         return SeededPartition(partition, standing, rows, times_ms)
 
     def _write(self, writer: TransactionalWriter, seeded: SeededPartition) -> None:

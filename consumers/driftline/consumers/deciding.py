@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, repeat
+from typing import Any
 
 from driftline.consumers.app import App
 from driftline.consumers.asking_tools import Protect, ask_tools, unprotected
@@ -29,6 +30,7 @@ from driftline.schemas import (
     NotCanonical,
     Read,
     RegistryUnreachable,
+    Shape,
     Undecodable,
     UndecodableReason,
     Verdict,
@@ -106,6 +108,7 @@ class Decider:
         self._control = control
         self._tracer = tracer or Tracer()
         self._sleep = sleep
+        self._shapes: dict[str, Shape] = {}
 
     async def decide(self, record: Record, owner: OwnedPartition) -> Decided:
         """Decide one input; one that cannot be decided leads to a record of the dead topic.
@@ -118,7 +121,7 @@ class Decider:
         began_ns = self._now_ns() if self._tracer.on else 0
         try:
             framed = await self._frame(record, owner)
-            outcome = None if framed.given is None else await drive(framed.given, self._proposer, self._codec.protect)
+            outcome = None if framed.given is None else await drive(framed.given, self._proposer, self._shown)
             return self._account(framed, outcome and self._protected(outcome), owner, began_ns)
         except Undecodable as error:
             dead = to_dead(record, self._app.topics.dead, error)
@@ -146,6 +149,18 @@ class Decider:
                 _log.warning("%s waits for the schema registry: %s", record.at, error.message)
                 await self._sleep(wait_s)
         raise AssertionError("the waits never end")
+
+    def _shown(self, record: str, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a tool answered, as model and log may see it: a field that its record does not have has no tag.
+
+        Raises:
+            TypeError: It does not fit the record.
+        """
+        if record not in self._shapes:
+            self._shapes[record] = Shape(self._app.contracts.require(record))
+        if self._shapes[record].mismatches(dict(fields)):
+            raise TypeError(f"no {record}")
+        return self._codec.protect(record, fields)
 
     def _protected(self, outcome: Outcome) -> Outcome:
         """The outcome as it may be written: rows and decisions must not say what the events will not."""

@@ -16,7 +16,9 @@ from typing import Any
 from driftline.consumers.app import App
 from driftline.consumers.control import ControlReader
 from driftline.consumers.effecting import Acting, Stopped
-from driftline.consumers.effectors import Effector
+from driftline.consumers.effectors import Effector, check_effectors
+from driftline.consumers.machine_rows import ANSWERS
+from driftline.consumers.sources import SPINE, source_of
 from driftline.consumers.start import check_start
 from driftline.log import (
     CommitRefused,
@@ -84,10 +86,11 @@ class _Batch:
 class EffectorRunner:
     """Runs one effector of an app in one process slot. Not for several threads.
 
-    What it acts on: events of the effector's types whose source is a boundary of the app. In the order of the
-    partition, so in the order of each workflow; one at a time. A killed app's effectors stand still as its
-    boundaries do. Not guaranteed: that an effect is done once (its key is for that), nor anything of an event whose
-    source somebody forged: who may write to the events topic may pass for a boundary.
+    What it acts on: events of the effector's types whose source is a boundary of the app, and answers to requests for
+    transitions whose source is its spine. In the order of the partition, so in the order of each workflow; one at a
+    time. A killed app's effectors stand still as its boundaries do. Not guaranteed: that an effect is done once (its
+    key is for that), nor anything of an event whose source somebody forged: who may write to the events topic may
+    pass for a boundary.
 
     Args:
         app: Whose effector.
@@ -96,6 +99,9 @@ class EffectorRunner:
         now: The wall clock, for `reported_at` alone.
         slot: Process slot; the transactional id is `driftline.<app>.effector.<name>.<slot>` and survives restarts.
         clock: Seconds from any origin, never going back; bounds a batch.
+
+    Raises:
+        UsageError: The effector acts on answers to requests, which the app's spine never commits.
     """
 
     def __init__(
@@ -107,6 +113,7 @@ class EffectorRunner:
         slot: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        check_effectors(app.name, app.boundaries, [effector], answers=app.machine is not None)
         self.app = app
         self.effector = effector
         self.summary = EffectorSummary()
@@ -116,7 +123,8 @@ class EffectorRunner:
         self._codec = settings.codec(app.contracts)
         self._writer = TransactionalWriter(settings, f"{self._group}.{slot}")
         self._control = ControlReader(settings, app.topics, self._codec)
-        self._sources = {f"driftline:{app.name}/{boundary.name}" for boundary in app.boundaries}
+        self._sources = {source_of(app.name, boundary.name) for boundary in app.boundaries}
+        self._spine = source_of(app.name, SPINE)
         self._acting = Acting(app.name, effector, now)
         self._owned: set[int] = set()
         self._pending: deque[Record] = deque()
@@ -220,13 +228,14 @@ class EffectorRunner:
         batch.positions[record.at.partition] = record.at.offset + 1
 
     def _addressed(self, record: Record) -> Event | None:
-        """The event, if a boundary of the app committed it and the effector acts on its type.
+        """The event, if a boundary of the app or its spine committed it and the effector acts on its type.
 
         What does not decode is none: the runtime puts it onto the dead topic.
         """
         try:
             envelope = from_headers(record.headers)
-            if envelope.source not in self._sources or envelope.type not in self.effector.on:
+            committed = {self._spine} if envelope.type in ANSWERS else self._sources
+            if envelope.source not in committed or envelope.type not in self.effector.on:
                 return None
             return to_event(record, self._codec)
         except Undecodable:

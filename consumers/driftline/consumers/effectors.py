@@ -1,8 +1,9 @@
 """Effectors: the only code of an app that changes the outside world.
 
-An effector is told the events that the app's boundaries have committed, in order per workflow, and does what they
-say: at least once, since no transaction spans Kafka and the world. The event's id is its idempotency key: what is
-asked twice under one key must be done once. What became of it returns to the log as a fact, exactly once.
+An effector is told the events that the app's boundaries have committed, and what its spine has answered to who asked
+for a transition, in order per workflow. It does what they say: at least once, since no transaction spans Kafka and
+the world. The event's id is its idempotency key: what is asked twice under one key must be done once. What became of
+it returns to the log as a fact, exactly once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from driftline.consumers.boundary import Boundary, OnExhausted
+from driftline.consumers.machine_rows import ANSWERS
 from driftline.schemas import DriftlineError, Event, UsageError
 from driftline.schemas.names import EFFECT_REPORTED, ESCALATED
 
@@ -43,7 +45,7 @@ class Act(Protocol):
     """What an effector does for one event.
 
     Args:
-        event: Committed by a boundary of the app.
+        event: Committed by a boundary of the app, or by its spine.
         idempotency_key: Equal whenever the same event is acted on again, after a crash or a rebalance.
 
     Returns:
@@ -59,12 +61,13 @@ class Act(Protocol):
 
 @dataclass(frozen=True)
 class Effector:
-    """What an app does in the outside world when its boundaries have committed something.
+    """What an app does in the outside world when its boundaries, or its spine, have committed something.
 
     Args:
         name: Unique in the app.
-        on: Record names that boundaries of the app propose, or `driftline.Escalated`. Facts from outside are never
-            acted on, whatever their type.
+        on: Record names that boundaries of the app propose, or `driftline.Escalated`; on the state-machine spine also
+            `driftline.TransitionAccepted` and `driftline.TransitionRejected`, which tell what became of a request.
+            Facts from outside are never acted on, whatever their type.
         act: Does it. Anything it raises but `EffectFailed` is a fault of its own and stops the effector.
         result: Record name of the fact that says it was done. A failure is a `driftline.EffectReported` always.
 
@@ -89,11 +92,19 @@ class Effector:
         return tuple(dict.fromkeys((self.result, EFFECT_REPORTED)))
 
 
-def check_effectors(app: str, boundaries: Sequence[Boundary], effectors: Sequence[Effector]) -> None:
+def check_effectors(
+    app: str, boundaries: Sequence[Boundary], effectors: Sequence[Effector], *, answers: bool
+) -> None:
     """Prove that every effector has something to act on, and a name of its own.
 
+    Args:
+        app: Name.
+        boundaries: Of the app.
+        effectors: Of the app.
+        answers: Whether the app's spine answers requests for transitions.
+
     Raises:
-        UsageError: Two of one name, or one on a record that no boundary commits.
+        UsageError: Two of one name, or one on a record that neither a boundary nor the spine commits.
     """
     names = [effector.name for effector in effectors]
     twice = {name for name in names if names.count(name) > 1}
@@ -102,7 +113,12 @@ def check_effectors(app: str, boundaries: Sequence[Boundary], effectors: Sequenc
     committed = _committed(boundaries)
     for effector in effectors:
         for record in effector.on:
-            if record not in committed:
+            if record in ANSWERS and not answers:
+                raise UsageError(
+                    f"app {app}: effector {effector.name} acts on {record}, which the event log never commits",
+                    "requests for transitions are answered on the state-machine spine alone",
+                )
+            if record not in committed and record not in ANSWERS:
                 raise UsageError(
                     f"app {app}: effector {effector.name} acts on {record}, which no boundary commits",
                     f"name some of {', '.join(sorted(committed)) or 'what a boundary proposes'}",

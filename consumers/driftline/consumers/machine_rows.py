@@ -10,11 +10,16 @@ from typing import Any
 from driftline.consumers.fold import STATE, TIMERS, FoldFunction
 from driftline.consumers.judging import Case, Proposal
 from driftline.consumers.machine import TIMER_PREFIX, Machine
-from driftline.schemas import Event, Rejection, RejectionCode, canonical_json
-from driftline.schemas.names import TIMER_FIRED, TRANSITION_ACCEPTED
+from driftline.schemas import Event, Rejection, RejectionCode, canonical_json, content_hash
+from driftline.schemas.names import TIMER_FIRED, TRANSITION_ACCEPTED, TRANSITION_REJECTED
 
 LEGAL, ROW, ROW_VERSION = "legal", "row", "row_version"
 """Names in a context: the records that the row's state allows, the row's data, its version."""
+ANSWERS = (TRANSITION_ACCEPTED, TRANSITION_REJECTED)
+"""What the spine commits for those who ask for a transition; nobody else does."""
+ACCEPTED = TRANSITION_ACCEPTED
+"""Name in a row's data: the requests that moved it last, oldest first, by which a repeat is known."""
+ACCEPTED_KEPT = 3
 RULE_ID = "state-machine"
 
 
@@ -33,8 +38,9 @@ def trigger_of(event: Event) -> str:
 def machine_fold(machine: Machine, inner: FoldFunction | None) -> FoldFunction:
     """The fold of rows that a state machine moves.
 
-    `inner` folds the data; state and timers are the machine's whatever it says. An event that leads nowhere from the
-    row's state leaves the state as it is: facts from outside have happened, and cannot be refused.
+    `inner` folds the data; state, timers and the requests that were accepted are the machine's whatever it says. An
+    event that leads nowhere from the row's state leaves the state as it is: facts from outside have happened, and
+    cannot be refused.
     """
 
     def fold(data: Mapping[str, Any], event: Event) -> Mapping[str, Any]:
@@ -43,12 +49,40 @@ def machine_fold(machine: Machine, inner: FoldFunction | None) -> FoldFunction:
         folded = dict(data if inner is None else inner(data, event))
         moved = STATE not in data or target not in (None, state)
         timers = _begun(machine, target or state, event) if moved else dict(data.get(TIMERS, {}))
-        folded |= {STATE: target or state, TIMERS: timers}
-        if not timers:
-            del folded[TIMERS]
+        folded |= {STATE: target or state, TIMERS: timers, ACCEPTED: _accepted(data, event)}
+        for name in (TIMERS, ACCEPTED):
+            if not folded[name]:
+                del folded[name]
         return folded
 
     return fold
+
+
+def accepted_before(data: Mapping[str, Any], request: Event) -> tuple[str, str] | None:
+    """The states before and after that a request was told when it was accepted; None where it is none of the last.
+
+    Known again by its id and all that it says: another request under the same id is another.
+    """
+    said = {name: request.data[name] for name in ("transition", "by", "reason")}
+    asked = _hash_of(request.id, said, request.data["expected_version"] + 1)
+    told = (one for one in data.get(ACCEPTED, ()) if one["request"] == asked)
+    return next(((one["state_before"], one["state_after"]) for one in told), None)
+
+
+def _accepted(data: Mapping[str, Any], event: Event) -> list[Mapping[str, Any]]:
+    """The requests that a row was moved by last, with this event if it accepts one."""
+    kept = list(data.get(ACCEPTED, ()))
+    if event.record != TRANSITION_ACCEPTED:
+        return kept
+    told = event.data
+    asked = _hash_of(told["request_id"], told, told["version_after"])
+    kept.append({"request": asked, "state_before": told["state_before"], "state_after": told["state_after"]})
+    return kept[-ACCEPTED_KEPT:]
+
+
+def _hash_of(request_id: str, said: Mapping[str, Any], version_after: int) -> str:
+    parts = [request_id, said["transition"], said["by"], said["reason"], str(version_after)]
+    return content_hash(canonical_json(parts))
 
 
 def _begun(machine: Machine, state: str, event: Event) -> dict[str, str]:

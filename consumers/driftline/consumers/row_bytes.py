@@ -1,11 +1,17 @@
-"""What a restored row's bytes say of the fold that made it, without making a row of them."""
+"""What a row's bytes say of the fold that made it and of its timers, without making a row of them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from driftline.consumers.fold import TIMERS
 from driftline.schemas import Codec
+from driftline.schemas.canonical import read_json
 from driftline.schemas.names import ROW
 
 _FIELDS = ["state", "version", "as_of", "fold_version", "data"]
+_TIMERS = f'"{TIMERS}":'.encode()
 _MORE, _LONG_TEXT = 0x80, 0x80
 """Avro's numbers are zigzag varints: a byte from 0x80 on is not the last. A text below 64 bytes has one of length
 before it."""
@@ -48,3 +54,27 @@ class FoldVersionCheck:
         except IndexError:
             return None
         return value.startswith(self._wanted, at + 1)
+
+
+def timers_of(value: bytes) -> Mapping[str, Any] | None:
+    """The timers of the row whose data, canonical JSON, end the bytes; None where only reading them whole tells.
+
+    As certain as reading them whole: a quote within a text is escaped, and what stands behind the timers is the rest
+    of an object that ends where the bytes end, so they are the row's own and no inner object's.
+    """
+    at = value.rfind(_TIMERS)
+    begin = at + len(_TIMERS)
+    end = value.find(b"}", begin) + 1
+    if at < 1 or value[at - 1] not in b"{," or value[begin : begin + 1] != b"{" or not end:
+        return None
+    rest = value[end:]
+    try:
+        if rest != b"}":
+            if not rest.startswith(b","):
+                return None
+            read_json((b"{" + rest[1:]).decode())
+        timers = read_json(value[begin:end].decode())
+    except ValueError:
+        return None
+    found: Mapping[str, Any] = timers
+    return found

@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from driftline.consumers.fold import STATE, TIMERS, Fold
-from driftline.consumers.row_bytes import FoldVersionCheck
+from driftline.consumers.machine_rows import ACCEPTED
+from driftline.consumers.row_bytes import FoldVersionCheck, timers_of
 from driftline.consumers.row_timers import DueTimer, RowTimers, Timers, read_due
 from driftline.log import Outgoing, Record
 from driftline.schemas import Codec, Event, Undecodable, UsageError, canonical_json, to_json_data
@@ -170,9 +171,7 @@ class Rows:
                 table[key] = value
                 last.append(value)
                 rows._topic = record.at.topic
-        for key, held in table.items():
-            if _may_have_timers(held):
-                rows._timers.moved(key, {}, rows._running(held))
+        rows._timers.begin((key, rows._running(held)) for key, held in table.items() if _may_have_timers(held))
         return rows
 
     def _others(self, fold: Fold) -> Iterator[bytes]:
@@ -198,7 +197,8 @@ class Rows:
     def _running(self, held: Held) -> Timers:
         """The timers of a row; none of one that another fold made and that has something else there."""
         try:
-            return self._read(held).timers
+            timers = timers_of(held[0] if isinstance(held, tuple) else held)
+            return self._read(held).timers if timers is None else _due_times(timers)
         except (ValueError, TypeError, AttributeError):
             return {}
 
@@ -267,7 +267,11 @@ def _apply(fold: Fold, data: Mapping[str, Any], event: Event) -> dict[str, Any]:
 
 
 def _timers_in(data: Mapping[str, Any]) -> dict[str, datetime]:
-    return {name: read_due(name, text) for name, text in data.get(TIMERS, {}).items()}
+    return _due_times(data.get(TIMERS, {}))
+
+
+def _due_times(timers: Mapping[str, str]) -> dict[str, datetime]:
+    return {name: read_due(name, text) for name, text in timers.items()}
 
 
 def _upgraded(fold: Fold, row: Row, key: bytes) -> Row:
@@ -279,7 +283,9 @@ def _upgraded(fold: Fold, row: Row, key: bytes) -> Row:
             f"give Fold(..., upgrades={{{row.fold_version!r}: function}})",
         )
     try:
-        upgraded = Row(to_json_data(upgrade(row.data)), row.version, row.as_of, fold.version)
+        answered = {name: row.data[name] for name in (ACCEPTED,) if name in row.data}
+        data = to_json_data({**upgrade(row.data), **answered})
+        upgraded = Row(data, row.version, row.as_of, fold.version)
         _ = upgraded.json, upgraded.timers
     except Exception as error:
         raise UsageError(f"the upgrade from row version {row.fold_version} fails: {error!r}", "mend it") from error

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from driftline.consumers.app import App
 from driftline.consumers.machine import TIMER_PREFIX
-from driftline.consumers.machine_rows import illegal, stale, state_of
+from driftline.consumers.machine_rows import ANSWERS, accepted_before, illegal, stale, state_of
 from driftline.consumers.row_timers import DueTimer
 from driftline.consumers.rows import Row, Rows
 from driftline.consumers.sources import SPINE, TIMER, is_own, source_of
@@ -29,7 +29,6 @@ from driftline.schemas.names import (
 
 TIMERS_A_TICK = 1_000
 """So many fire in one transaction; a tick that makes more of them due is told again by the spine itself."""
-_ANSWERS = (TRANSITION_ACCEPTED, TRANSITION_REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,7 @@ class EventLog:
         if event.record == CLOCK_TICKED:
             return _ticked(self._app, rows, event)
         before = rows.get(key)
-        if _is_stray(self._app, before, event):
+        if is_stray(self._app, before, event):
             return Taken(before, moved=False, decides=False)
         row = rows.fold_on(before, event, offset)
         return Taken(row, row is not None)
@@ -100,6 +99,11 @@ class StateMachine:
     what says that it is the app and is not: the source of an event is proved by nobody. Who may write to the events
     topic must be trusted with it, or be kept from it by the broker (ACLs). What only the spine says (that a timer
     fired, that a request was accepted) moves nothing where another source says it.
+
+    A request that lies on the log twice is answered twice, alike: the row knows the last that were accepted, and one
+    of a version that the row has left behind is refused for ever. Not guaranteed: that a repeat is known after
+    `ACCEPTED_KEPT` more requests were accepted, nor that a request of a version that the row had not reached is
+    refused again once it has.
     """
 
     def __init__(self, app: App) -> None:
@@ -118,7 +122,7 @@ class StateMachine:
             return Taken(before, moved=False)
         if event.record == TRANSITION_REQUESTED:
             return self._requested(rows, before, event, offset)
-        if event.record in _ANSWERS or _is_stray(self._app, before, event):
+        if event.record in ANSWERS or is_stray(self._app, before, event):
             return Taken(before, moved=False, decides=False)
         return Taken(rows.fold_on(before, event, offset), moved=True)
 
@@ -134,12 +138,18 @@ class StateMachine:
         return machine.legal(state_of(machine, {} if row is None else row.data), proposes)
 
     def _requested(self, rows: Rows, row: Row | None, event: Event, offset: int) -> Taken:
+        told = None if row is None else accepted_before(row.data, event)
+        if told is not None:
+            return Taken(row, moved=False, decides=False, emitted=(self._accepted(event, *told),))
         refused = self._refusal(row, event)
         if refused is not None:
             return Taken(row, moved=False, decides=False, emitted=(self._rejected(row, event, refused),))
         machine = self._app.require_machine()
         before = state_of(machine, {} if row is None else row.data)
-        after = machine.target(before, event.data["transition"])
+        accepted = self._accepted(event, before, machine.table[before][event.data["transition"]])
+        return Taken(rows.fold_on(row, accepted, offset), moved=True, decides=False, emitted=(accepted,))
+
+    def _accepted(self, event: Event, before: str, after: str) -> Event:
         data = {
             "request_id": event.id,
             **{name: event.data[name] for name in ("transition", "by", "reason")},
@@ -147,8 +157,7 @@ class StateMachine:
             "state_after": after,
             "version_after": event.data["expected_version"] + 1,
         }
-        accepted = _answer(self._app, event, TRANSITION_ACCEPTED, data)
-        return Taken(rows.fold_on(row, accepted, offset), moved=True, decides=False, emitted=(accepted,))
+        return _answer(self._app, event, TRANSITION_ACCEPTED, data)
 
     def _refusal(self, row: Row | None, event: Event) -> Rejection | None:
         version = 0 if row is None else row.version
@@ -185,7 +194,7 @@ def _ticked(app: App, rows: Rows, event: Event) -> Taken:
     return Taken(None, moved=False, decides=False, emitted=tuple(emitted))
 
 
-def _is_stray(app: App, row: Row | None, event: Event) -> bool:
+def is_stray(app: App, row: Row | None, event: Event) -> bool:
     """Whether an event is a timer that is void, or that none of the app's timers told."""
     return event.record == TIMER_FIRED and (is_void(row, event) or event.source != source_of(app.name, TIMER))
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.errors import PydanticUserError
 
 from driftline.consumers.proposing import Message, ToolCall
 from driftline.schemas import NotCanonical, Read, ReadStatus, UsageError, canonical_json, content_hash, parse_json
@@ -21,7 +22,17 @@ from driftline.schemas.fields import escape_surrogates
 
 READS_MAX_DEFAULT = 8
 TOLD_BYTES_MAX = 32 * 1024
-"""Of one answer, and of a call's arguments: those of all attempts must fit the decision's record."""
+"""Of one answer: those of all attempts must fit the decision's record."""
+ARGUMENTS_BYTES_MAX = 8 * 1024
+"""Of what a model asks one tool: those of all calls must fit as well, whatever it writes."""
+NAME_CHARACTERS_MAX = 64
+"""Of a tool's name; of a longer one that a model writes, so much is kept that it is too long there as well."""
+ID_CHARACTERS_MAX = 8192
+"""A call of a longer id gets one from here. Some providers carry a signature of thousands in it."""
+REFUSED_CHARACTERS_MAX = 1000
+"""What is kept of arguments that are none."""
+REFUSALS_MAX = 8
+"""Of one round, past the calls that are let through; further calls are as if they had not been made."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +45,12 @@ class Tool:
         arguments: What it is asked with; the model is shown its JSON Schema.
         answer: Given an instance of `arguments`, returns JSON data. A coroutine function is awaited; any other runs
             in a thread, several at once.
-        record: Record name of the answer, whose fields tagged `pii` are masked before the model or the log sees
-            them; None for an answer that holds no personal data.
+        record: Record name of the answer: it must fit, and its fields tagged `pii` are masked before the model or the
+            log sees them; None for an answer that holds no personal data.
         timeout_s: Of one call. A thread that takes longer is left behind and not stopped.
 
     Raises:
-        UsageError: The name is none that providers take.
+        UsageError: The name is none that providers take, or the arguments have no JSON Schema.
     """
 
     name: str
@@ -50,8 +61,14 @@ class Tool:
     timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,63}", self.name):
-            raise UsageError(f"{self.name!r} cannot name a tool", "use at most 64 letters, digits, - and _")
+        if len(self.name) > NAME_CHARACTERS_MAX or not re.fullmatch("[A-Za-z][A-Za-z0-9_-]*", self.name):
+            what = f"use at most {NAME_CHARACTERS_MAX} letters, digits, - and _"
+            raise UsageError(f"{self.name!r} cannot name a tool", what)
+        try:
+            canonical_json(self.shown)
+        except (PydanticUserError, NotCanonical) as error:
+            what = f"the arguments of the tool {self.name} have no JSON Schema: {error.args[0]}"
+            raise UsageError(what, "use fields that JSON can carry") from error
 
     @cached_property
     def shown(self) -> Mapping[str, Any]:
@@ -106,23 +123,36 @@ class ToolQuestion:
 def sort_out(calls: Sequence[ToolCall], tools: Iterable[Tool], round_: int, left: int) -> tuple[ToolQuestion, ...]:
     """What tools are to be asked for the calls of one round; those past `left` are refused."""
     known = {tool.name: tool for tool in tools}
-    named = (replace(call, id=call.id or f"call_{round_}_{index}") for index, call in enumerate(calls))
-    return tuple(_question(call, known, round_, index < left) for index, call in enumerate(named))
+    kept = _told_apart(calls[: max(left, 0) + REFUSALS_MAX], round_)
+    return tuple(_question(call, known, round_, index < left) for index, call in enumerate(kept))
+
+
+def _told_apart(calls: Sequence[ToolCall], round_: int) -> Iterator[ToolCall]:
+    """The calls as a record can hold them, with an id each: providers refuse a round where two share one."""
+    taken: set[str] = set()
+    for index, call in enumerate(calls):
+        id_: str = escape_surrogates(call.id)
+        if not 0 < len(id_) <= ID_CHARACTERS_MAX:
+            id_ = f"call_{round_}_{index}"
+        while id_ in taken:
+            id_ += "_"
+        taken.add(id_)
+        yield replace(call, id=id_, name=escape_surrogates(call.name)[: NAME_CHARACTERS_MAX + 1])
 
 
 def _question(call: ToolCall, known: Mapping[str, Tool], round_: int, has_room: bool) -> ToolQuestion:
     raw, tool = _arguments_of(call), known.get(call.name)
-    text = canonical_json(escape_surrogates(call.arguments[:TOLD_BYTES_MAX]) if raw is None else raw)
+    text = canonical_json(escape_surrogates(call.arguments[:REFUSED_CHARACTERS_MAX]) if raw is None else raw)
     if tool is None:
         reason = f"there is no such tool; there is {', '.join(known) or 'none'}"
         return ToolQuestion(call, round_, text, refusal=ReadStatus.UNKNOWN_TOOL, reason=reason)
     if raw is None:
-        reason = f"the arguments are no JSON object, or longer than {TOLD_BYTES_MAX} characters"
+        reason = f"the arguments are no JSON object, or longer than {ARGUMENTS_BYTES_MAX} bytes"
         return ToolQuestion(call, round_, text, tool, refusal=ReadStatus.BAD_ARGUMENTS, reason=reason)
     try:
-        value = tool.arguments.model_validate(raw)
-        text = canonical_json(value.model_dump(mode="json"))
-    except (ValidationError, NotCanonical) as error:
+        value = tool.arguments.model_validate_json(text)
+        text = canonical_json(value.model_dump(mode="json", by_alias=True))
+    except Exception as error:  # noqa: BLE001 - validators are an app's own code; the model is told
         return ToolQuestion(call, round_, text, tool, refusal=ReadStatus.BAD_ARGUMENTS, reason=_mistakes(error))
     if not has_room:
         reason = "the limit of calls is reached; answer with what you know"
@@ -132,7 +162,7 @@ def _question(call: ToolCall, known: Mapping[str, Tool], round_: int, has_room: 
 
 def _arguments_of(call: ToolCall) -> dict[str, Any] | None:
     """The arguments as data; a call without any gives none."""
-    if len(call.arguments) > TOLD_BYTES_MAX:
+    if len(call.arguments.encode("utf-8", "surrogatepass")) > ARGUMENTS_BYTES_MAX:
         return None
     try:
         found = parse_json(call.arguments or "{}")
@@ -142,9 +172,12 @@ def _arguments_of(call: ToolCall) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _mistakes(error: ValidationError | NotCanonical) -> str:
+def _mistakes(error: Exception) -> str:
+    """What is wrong with arguments, field by field; of what an app's own code raised, its kind alone."""
     if isinstance(error, NotCanonical):
         return error.message
+    if not isinstance(error, ValidationError):
+        return f"the arguments cannot be read: {type(error).__name__}"
     found = error.errors(include_url=False, include_context=False, include_input=False)
     return "; ".join(f"{'/'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in found)
 

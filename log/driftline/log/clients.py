@@ -21,8 +21,14 @@ MESSAGE_BYTES_MAX = 2_000_000
 """librdkafka's own check; above every topic's `max.message.bytes`, so that the broker decides."""
 REASON_TIMEOUT_S = 3.0
 """How long it is asked why a secured connection does not come about; the handshake says no at once."""
+FIRST_TRY_S = 2.0
+"""How long a process's first connection may take to be let in, before it is asked whether it was refused; so late a
+wrong password is told."""
 GROUP = "driftline-reader"
 """librdkafka wants a group id; no position is ever committed under it."""
+
+_tried: set[frozenset[tuple[str, Any]]] = set()
+"""Secured settings under which this process was let in once, or got no answer: nothing more is tried beforehand."""
 
 _log = logging.getLogger("driftline.kafka")
 _log.addHandler(logging.NullHandler())
@@ -51,11 +57,15 @@ _SILENT = {KafkaError._TRANSPORT, KafkaError._TIMED_OUT, KafkaError._ALL_BROKERS
 
 
 def make_producer(settings: Settings, overrides: Mapping[str, Any]) -> Any:
-    """A producer that places keys as Java's does; it connects on first use.
+    """A producer that places keys as Java's does.
+
+    It connects on first use; but a process's first client of secured settings is tried, so that a refusal is told.
 
     Raises:
         BadInput: librdkafka does not know a setting.
+        KafkaUnreachable: The brokers do not let this client in.
     """
+    _require_entry(settings)
     conf = {
         "partitioner": PARTITIONER,
         "message.max.bytes": MESSAGE_BYTES_MAX,
@@ -71,7 +81,9 @@ def make_reader(settings: Settings, overrides: Mapping[str, Any] | None = None) 
 
     Raises:
         BadInput: librdkafka does not know a setting.
+        KafkaUnreachable: As `make_producer`.
     """
+    _require_entry(settings)
     conf = {
         "group.id": GROUP,
         "enable.auto.commit": False,
@@ -88,7 +100,9 @@ def make_admin(settings: Settings) -> Any:
 
     Raises:
         BadInput: librdkafka does not know a setting.
+        KafkaUnreachable: As `make_producer`.
     """
+    _require_entry(settings)
     return _make(lambda: AdminClient(settings.client()))
 
 
@@ -160,10 +174,42 @@ def _not_let_in(settings: Settings, cause: KafkaError) -> KafkaUnreachable:
     )
 
 
+def _require_entry(settings: Settings) -> None:
+    """Try a secured connection once a process.
+
+    librdkafka takes a refused handshake for a broker that may come back: a request waits out its timeout, and a
+    consumer hands out no error at all, for ever. The reason goes to the callback after the first try, so it is asked
+    for there. Where nobody answers at all, whoever asks next tells that.
+
+    Raises:
+        KafkaUnreachable: The brokers do not let this client in.
+    """
+    if not settings.secured:
+        return
+    key = frozenset(settings.client().items())
+    if key in _tried:
+        return
+    told: list[KafkaError] = []
+    client = _witness(settings, told)
+    try:
+        client.list_topics(timeout=FIRST_TRY_S)
+    except KafkaException:
+        client.poll(0)
+        refused = next((error for error in told if error.code() in _NOT_LET_IN), None)
+        if refused is not None:
+            raise _not_let_in(settings, refused) from None
+    _tried.add(key)
+
+
+def _witness(settings: Settings, told: list[KafkaError]) -> Any:
+    """A client that notes what goes wrong with its connections, whenever it is polled."""
+    return _make(lambda: Producer({**settings.client(), "error_cb": told.append}, logger=_log))
+
+
 def _reason(settings: Settings) -> KafkaError | None:
     """The first thing that goes wrong with a new connection; None when nothing does for `REASON_TIMEOUT_S`."""
     told: list[KafkaError] = []
-    client = _make(lambda: Producer({**settings.client(), "error_cb": told.append}, logger=_log))
+    client = _witness(settings, told)
     deadline = time.monotonic() + REASON_TIMEOUT_S
     while not told and time.monotonic() < deadline:
         client.poll(0.1)

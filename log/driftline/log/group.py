@@ -279,4 +279,9 @@ _PASSING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.REBALANCE_IN_PROGRESS,
 }
-"""Errors that the client gets over by itself; `KafkaError.retriable` is false for all that a consumer hands out."""
+"""Errors that the client gets over by itself; `KafkaError.retriable` is false for all that a consumer hands out.
+
+`_SSL` and `_AUTHENTICATION` are not among them: a handshake that fails, of a broker that restarts too, is told to the
+client's callback and its log alone and handed out by no poll. Should one come all the same, it ends the process, and
+the next start is told why it is not let in.
+"""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from driftline.log.records import Coordinates, LogTransaction, Outgoing, Position, Record, Span, to_ms
+from driftline.log.records import Coordinates, LogTransaction, Outgoing, Position, Probe, Record, Span, to_ms
 from driftline.schemas import UsageError
 
 
@@ -64,6 +64,11 @@ class MemoryLog:
     def read_to_latest(self, topic: str, partition: int, headers: bool = True) -> Iterator[Record]:
         """As `KafkaReader.read_to_latest`."""
         yield from self._records[topic, partition]
+
+    @contextmanager
+    def probing(self, topic: str) -> Iterator[Probe]:
+        """As `LogReader.probing`."""
+        yield lambda partition, start, stop: next(iter(self._records[topic, partition][start:stop]), None)
 
     def read_one(self, at: Coordinates) -> Record | None:
         """As `KafkaReader.read_one`."""

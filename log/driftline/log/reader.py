@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from time import monotonic, sleep
 from typing import Any
@@ -18,7 +19,7 @@ from driftline.log.clients import (
     no_topic,
     take,
 )
-from driftline.log.records import Coordinates, Record, Span, to_ms
+from driftline.log.records import Coordinates, Probe, Record, Span, to_ms
 from driftline.log.settings import Settings
 from driftline.schemas import KafkaUnreachable, UsageError
 from driftline.schemas.cloudevents import epoch_ms
@@ -27,6 +28,10 @@ BATCH_RECORDS_MAX = 1000
 """Taken at once from what was fetched: several times faster than one by one."""
 END_WAIT_MS = 20
 """The broker answers a fetch at the end of a partition after so long; librdkafka's 500 ms slow every range down."""
+PROBE_BYTES_MAX = 16_384
+"""Fetched for a single record; the broker sends at least one whole batch of records, however large it is (KIP-74)."""
+_ONE_BY_ONE = {"fetch.message.max.bytes": PROBE_BYTES_MAX, "queued.min.messages": 1, "fetch.queue.backoff.ms": 0}
+"""Nothing is fetched ahead; and what was queued for the last look does not keep the next one waiting for a second."""
 SILENCE_DEADLINE_S = 30.0
 """A read that gets neither a record nor an end of partition for so long gives up."""
 LEADER_RECHECK_S = 0.05
@@ -78,7 +83,7 @@ class KafkaReader:
             partitions = self._partitions(consumer, topic)
             lows = self._ends(topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
             highs = self._ends(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-            firsts = lows if start is None else self._at_time(consumer, topic, start, highs)
+            firsts = lows if start is None else self._at_time(topic, start, highs)
         except KafkaException as error:
             raise kafka_error(self._settings, error) from error
         finally:
@@ -142,11 +147,40 @@ class KafkaReader:
         span = Span(at.topic, {at.partition: (at.offset, at.offset + 1)})
         return next(iter(self.read(span)), None)
 
-    def _read_partition(self, consumer: Any, first: TopicPartition, stop: int, headers: bool) -> Iterator[Record]:
+    @contextmanager
+    def probing(self, topic: str) -> Iterator[Probe]:
+        """Look at single records of a topic over one connection; each look hands over one record and no more.
+
+        Waits for a transaction that is open within what is looked at.
+
+        Not guaranteed: that no more than that record travels; the broker sends whole batches.
+
+        Raises:
+            UsageError: There is no such topic or partition, or it does not begin so early.
+            KafkaUnreachable: The broker went silent, or a transaction stayed open past the deadline.
+        """
+        consumer = make_reader(self._settings, {"fetch.wait.max.ms": END_WAIT_MS, **_ONE_BY_ONE})
+
+        def look(partition: int, start: int, stop: int) -> Record | None:
+            _refuse_unknown(topic, [partition], known)
+            first = TopicPartition(topic, partition, start)
+            return next(self._read_partition(consumer, first, stop, False, 1), None) if start < stop else None
+
+        try:
+            known = self._partitions(consumer, topic)
+            yield look
+        except KafkaException as error:
+            raise kafka_error(self._settings, error) from error
+        finally:
+            consumer.close()
+
+    def _read_partition(
+        self, consumer: Any, first: TopicPartition, stop: int, headers: bool, at_once: int = BATCH_RECORDS_MAX
+    ) -> Iterator[Record]:
         """Records up to `stop`; an end of partition before it is that of an open transaction, and waited at."""
         consumer.assign([first])
         while stop > 0:
-            messages = take(consumer, BATCH_RECORDS_MAX, self._silence_s)
+            messages = take(consumer, at_once, self._silence_s)
             if not messages:
                 raise KafkaUnreachable(f"{first.topic}[{first.partition}]: the broker went silent", "try again")
             for message in messages:
@@ -166,6 +200,7 @@ class KafkaReader:
     def _ends(self, topic: str, partitions: list[int], which: Any) -> dict[int, int]:
         """One end of each partition, uncommitted records included; a topic just made may have no leaders yet."""
         admin = make_admin(self._settings)  # it forgets its requests when it is let go
+        admin.list_topics(topic, timeout=self._timeout_s)  # else one question in twenty waits for a second or three
         asked = {TopicPartition(topic, partition): which for partition in partitions}
         deadline = monotonic() + self._timeout_s
         while True:
@@ -183,9 +218,7 @@ class KafkaReader:
         return make_reader(self._settings, {"fetch.wait.max.ms": END_WAIT_MS})
 
     def _require(self, consumer: Any, topic: str, partitions: list[int]) -> None:
-        missing = set(partitions) - set(self._partitions(consumer, topic))
-        if missing:
-            raise UsageError(f"{topic} has no partition {min(missing)}")
+        _refuse_unknown(topic, partitions, self._partitions(consumer, topic))
 
     def _partitions(self, consumer: Any, topic: str) -> list[int]:
         listed = consumer.list_topics(timeout=self._timeout_s).topics.get(topic)
@@ -193,14 +226,20 @@ class KafkaReader:
             raise no_topic(topic)
         return sorted(listed.partitions)
 
-    def _at_time(self, consumer: Any, topic: str, time: datetime, ends: dict[int, int]) -> dict[int, int]:
-        """The first offset at or after a time; the end where there is none. Negative times mean other things."""
-        asked = [TopicPartition(topic, partition, max(0, epoch_ms(time))) for partition in ends]
-        found = consumer.offsets_for_times(asked, self._timeout_s)
-        for partition in found:
-            if partition.error is not None:
-                raise KafkaException(partition.error)
-        return {tp.partition: tp.offset if tp.offset >= 0 else ends[tp.partition] for tp in found}
+    def _at_time(self, topic: str, time: datetime, ends: dict[int, int]) -> dict[int, int]:
+        """The first offset at or after a time; the end where there is none. Negative times mean other things.
+
+        Asked as the ends are: a committed reader's question passes over what was committed just now.
+        """
+        asked = OffsetSpec.for_timestamp(max(0, epoch_ms(time)))
+        found = self._ends(topic, list(ends), asked)
+        return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
+
+
+def _refuse_unknown(topic: str, partitions: list[int], known: list[int]) -> None:
+    missing = set(partitions) - set(known)
+    if missing:
+        raise UsageError(f"{topic} has no partition {min(missing)}")
 
 
 def to_record(message: Any, headers: bool = True) -> Record:

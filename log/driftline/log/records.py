@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -103,6 +103,10 @@ def to_ms(time: datetime | None) -> int | None:
     return None if time is None else epoch_ms(time)
 
 
+Probe = Callable[[int, int, int], Record | None]
+"""Of partition, start and stop: the first committed record of `[start, stop)` without headers, None where none is."""
+
+
 class LogReader(Protocol):
     """Reads ranges of topics, committed records only."""
 
@@ -114,6 +118,9 @@ class LogReader(Protocol):
 
     def read_to_latest(self, topic: str, partition: int, headers: bool = True) -> Iterator[Record]:
         """Every committed record of a partition, a transaction that is open now included once it has ended."""
+
+    def probing(self, topic: str) -> AbstractContextManager[Probe]:
+        """Look at single records of a topic: to find a place among many without reading them."""
 
 
 class LogTransaction(Protocol):

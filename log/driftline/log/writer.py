@@ -247,9 +247,13 @@ class Transaction(LogTransaction):
 
     def write(self, records: Sequence[Outgoing]) -> list[Coordinates]:
         """Write the records; where each came to lie. They are not visible before the transaction is committed."""
-        placed: list[Coordinates | None] = [None] * len(records)
+        placed: list[Coordinates | KafkaError] = [KafkaError(KafkaError._MSG_TIMED_OUT)] * len(records)
         self._write(records, lambda index: _note_place(placed, index))
-        return [at for at in placed if at is not None]
+        lost = [at for at in placed if isinstance(at, KafkaError)]
+        if lost:
+            self._persist(self._producer.commit_transaction)  # it must fail, and alone knows why
+            raise KafkaException(lost[0])
+        return [at for at in placed if isinstance(at, Coordinates)]
 
     def send(self, records: Sequence[Outgoing]) -> None:
         """As `write`, for who need not know where they lie: it costs no Python object a record."""
@@ -345,9 +349,8 @@ def _flush(producer: Any, timeout_s: float) -> int:
     return left
 
 
-def _note_place(placed: list[Coordinates | None], index: int) -> Any:
+def _note_place(placed: list[Coordinates | KafkaError], index: int) -> Any:
     def note(error: KafkaError | None, message: Any) -> None:
-        if error is None:
-            placed[index] = Coordinates(message.topic(), message.partition(), message.offset())
+        placed[index] = error or Coordinates(message.topic(), message.partition(), message.offset())
 
     return note

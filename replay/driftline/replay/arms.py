@@ -116,8 +116,9 @@ class Candidate:
 
 
 def chain_hash(request: ProposalRequest) -> str:
-    """Hash of all that the model is told."""
-    return content_hash(canonical_json([dict(message) for message in request.messages]))
+    """Hash of all that the model is told, and of whether it must answer without asking a tool again."""
+    told = canonical_json([dict(message) for message in request.messages])
+    return content_hash(f"must answer\n{told}" if request.tools and not request.may_ask else told)
 
 
 def asked_with(request: ProposalRequest, schema_hash: str) -> str:

@@ -77,11 +77,12 @@ def paid_calls(pairs: Iterable[Pair], calls: Sequence[ArmCall]) -> int:
 
 
 def cost_usd(pairs: Sequence[Pair], stopped_at: int, calls: Sequence[ArmCall]) -> float | None:
-    """Dollars of all answers; of a recording's, those that the verdict took."""
+    """Dollars of all answers, of lost ones what was paid before they were; of a recording's, those that the verdict
+    took."""
     prices = [
         answer.answer.cost_usd
         for place, pair in enumerate(pairs)
         for call, answer in zip(calls, pair.answers, strict=True)
-        if not answer.lost and (place < stopped_at or not call.arm.is_free)
+        if not (answer.lost and answer.answer.cost_usd is None) and (place < stopped_at or not call.arm.is_free)
     ]
     return None if None in prices else sum(price or 0.0 for price in prices)

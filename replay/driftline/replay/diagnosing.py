@@ -215,7 +215,9 @@ class BatchDiagnosis:
             because, why = "coverage", f"only {coverage:.0%} of the answers came: too few to conclude from"
             whole = replace(whole, conclusion="unknown", reason=why)
         counted = len(work.read) * len(self._arms) * self._asked.repeats
-        prices = [answer.cost_usd for answer in work.answers.values() if answer.failure not in LOST]
+        prices = [
+            one.cost_usd for one in work.answers.values() if one.failure not in LOST or one.cost_usd is not None
+        ]
         parts = found or dict.fromkeys(changed_parts(self._asked.candidate), whole)
         return DiagnosisResult(
             run_id=self._asked.run_id,

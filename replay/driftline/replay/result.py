@@ -34,7 +34,7 @@ class Limits:
         min_effect: The smallest net change that is worth an alarm.
         order_seed: Of the order in which workflows enter.
         concurrency: Calls in flight.
-        calls_max: Calls that may be paid; None for no limit.
+        calls_max: Calls that may be paid, one an answer however many rounds it takes; None for no limit.
         usd_max: Dollars that may be paid, those of earlier attempts at the same run included; None for no limit.
         requests_per_minute: Calls a minute of each model; None for no limit.
         tokens_per_minute: Tokens a minute of each model, read and written; None for no limit.

@@ -6,7 +6,7 @@ never by position; what the log has no answer to ends the attempt without an out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from driftline.consumers.conversing import ToolsAsked, converse
@@ -17,7 +17,7 @@ from driftline.replay.ledger import AnswerKey
 from driftline.replay.levels import LOST
 from driftline.replay.segment import LoggedDecision
 from driftline.replay.spending import Spending
-from driftline.schemas import Decision, Read, ReadStatus
+from driftline.schemas import Attempt, Decision, Read, ReadStatus
 
 QUOTED = frozenset({ReadStatus.OK, ReadStatus.FAILED, ReadStatus.TIMEOUT, ReadStatus.BAD_ANSWER})
 """What a tool itself has said; why it was not asked follows from the call and is found out anew."""
@@ -27,15 +27,14 @@ class RecordedReads:
     """What tools told while a decision was made, for one attempt of an arm.
 
     A call that is made again is told what it was told then: the k-th time the k-th answer, and after the last of them
-    the last.
+    the last. What was told to an attempt that was lost counts only where no other attempt was told: nothing is held
+    against it.
     """
 
     def __init__(self, decision: Decision | None) -> None:
-        self._left: dict[tuple[str, str], list[Read]] = {}
-        for attempt in () if decision is None else decision.attempts:
-            for read in attempt.reads:
-                if read.status in QUOTED and read.answer is not None:
-                    self._left.setdefault((read.name, read.arguments), []).append(read)
+        attempts = () if decision is None else decision.attempts
+        held = _by_identity(attempt for attempt in attempts if attempt.failure not in LOST)
+        self._left = {**_by_identity(attempt for attempt in attempts if attempt.failure in LOST), **held}
 
     def tell(self, asked: ToolsAsked) -> list[Read]:
         """A read for each question; `unrecorded` where the log has none."""
@@ -49,6 +48,16 @@ class RecordedReads:
             return question.unanswered(ReadStatus.UNRECORDED, "the log has no answer to it")
         read = found.pop(0) if len(found) > 1 else found[0]
         return question.told(ReadStatus(read.status), read.answer or "")
+
+
+def _by_identity(attempts: Iterable[Attempt]) -> dict[tuple[str, str], list[Read]]:
+    """What tools said, in order, by tool name and canonical arguments."""
+    found: dict[tuple[str, str], list[Read]] = {}
+    for attempt in attempts:
+        for read in attempt.reads:
+            if read.status in QUOTED and read.answer is not None:
+                found.setdefault((read.name, read.arguments), []).append(read)
+    return found
 
 
 class Rounds:

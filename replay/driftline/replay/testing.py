@@ -24,7 +24,8 @@ class OwnModels:
     async def propose(self, request: ProposalRequest) -> Answer:
         """As `Proposer.propose`."""
         provider, _, name = request.model.partition("/")
-        call = ProviderCall(name, tuple(request.messages), request.key, request.parameters, request.timeout_s)
+        tools = request.tools if request.may_ask else ()
+        call = ProviderCall(name, tuple(request.messages), request.key, request.parameters, request.timeout_s, tools)
         try:
             own = await OWN_PROVIDERS[provider].answer(call)
         except CallFailed as failed:
@@ -38,6 +39,7 @@ class OwnModels:
             usage=own.usage,
             cost_usd=own.cost_usd,
             latency_ms=own.latency_ms,
+            tool_calls=own.tool_calls,
         )
 
 

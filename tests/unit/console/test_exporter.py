@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +14,12 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from driftline.console.exporter_command import make_registry
 from driftline.console.exporting import AlertBoard, AppStanding, ExporterCollector, LabelLimits
+from driftline.console.exporting.budgets import read_budgets
 from driftline.console.exporting.collector import LogState
 from driftline.schemas import (
     Alert,
     ArmRef,
+    BadInput,
     DivergenceAlert,
     EnvironmentDriftAlert,
     MigrationAlert,
@@ -27,9 +30,8 @@ from driftline.schemas import (
 
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
 LABELS = {"app", "mode", "candidate", "incumbent", "boundary", "stream", "level", "verdict", "reason"}
-UNITS = (
-    "ratio|dollars|seconds|records|state|total|calls|pairs|decisions|value|offsets|runs|up"  # `up` as Prometheus' own
-)
+UNITS = "ratio|dollars|usd|seconds|records|state|total|calls|pairs|decisions|value|offsets|runs|up"
+"""`up` as Prometheus' own."""
 
 Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -231,6 +233,26 @@ def test_the_last_success_is_that_of_the_mode_and_never_goes_back() -> None:
     assert value(found, "replay_last_success_timestamp_seconds", app="renewals", mode="forced") == NOON.timestamp()
 
 
+def test_the_budget_of_a_night_is_shown_for_each_app_that_has_one(tmp_path: Path) -> None:
+    path = tmp_path / "nights.toml"
+    path.write_text("[apps.renewals.limits]\nbudget_usd = 5.0\n[apps.claims]\n")
+    found = shown(LogState(budgets=read_budgets(path)))
+    assert value(found, "nightly_budget_usd", app="renewals") == 5
+    assert value(found, "nightly_budget_usd", app="claims") is None
+
+
+def test_a_file_of_nights_that_is_wrong_stops_the_exporter_only_where_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (read_budgets(None), caplog.messages) == ({}, [])
+    (tmp_path / "nightly.toml").write_text("[apps.renewals]\nsampel = 3\n")
+    assert read_budgets(None) == {}
+    assert any("sampel" in message for message in caplog.messages)
+    with pytest.raises(BadInput, match="sampel"):
+        read_budgets(Path("nightly.toml"))
+
+
 def test_an_app_that_never_completed_a_replay_shows_0_once_the_alerts_were_read_and_nothing_before() -> None:
     labels = {"app": "claims", "mode": "forced"}
     unread = shown(LogState(apps=("claims",)))
@@ -279,7 +301,8 @@ def test_a_thousand_incumbents_and_apps_stay_within_the_limits() -> None:
 
 
 def test_every_name_tells_its_unit_and_no_label_is_an_id_a_key_or_a_hash() -> None:
-    found = shown_of(completed(), diverged(), drifted(), advised())
+    board = board_of([completed(), diverged(), drifted(), advised()]).snapshot()
+    found = shown(LogState(board=board, standings={"renewals": AppStanding(7, 3)}, budgets={"renewals": 5.0}))
     for name, labels in found:
         assert re.fullmatch(rf"driftline_[a-z_]*({UNITS})", name), name
         assert {label for label, _ in labels} <= LABELS, name

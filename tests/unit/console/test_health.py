@@ -32,7 +32,7 @@ class Probe:
         self.port = port
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request(method, path, headers=headers)
         answer = connection.getresponse()
         found = answer.status, answer.headers["Content-Type"], answer.read().decode()

@@ -231,4 +231,4 @@ def test_nothing_is_left_behind_when_the_supervisor_itself_fails() -> None:
         supervisor.run()
     process = supervisor._children[0].process
     assert process is not None
-    assert process.wait(10) == -signal.SIGKILL
+    assert process.wait(60) == -signal.SIGKILL

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ import stamina
 from driftline.consumers import App, Boundary, OnExhausted
 from driftline.consumers.boundary import BoundBoundary
 from driftline.consumers.effecting import Acting, Effect, Stopped
-from driftline.consumers.effectors import Act, EffectFailed, Effector, EffectResult
+from driftline.consumers.effectors import Act, EffectFailed, Effector, EffectResult, check_effectors
+from driftline.examples.contracts.outbox import FOLDER_VARIABLE, send_contract
 from driftline.examples.renewals.app import app as renewals
 from driftline.examples.renewals.crm import FILE_VARIABLE, record_renewal
 from driftline.schemas import EnvironmentUnreachable, Event, UsageError
-from driftline.schemas.names import EFFECT_REPORTED, ESCALATED
+from driftline.schemas.names import EFFECT_REPORTED, ESCALATED, TRANSITION_ACCEPTED, TRANSITION_REJECTED
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 GRANTED = "shop.RefundGranted"
@@ -81,6 +83,41 @@ def test_an_escalation_can_be_acted_on_where_a_boundary_escalates(
     App("shop", [bound().boundary], tmp_path, effectors=[tell])
     with pytest.raises(UsageError, match=r"acts on driftline\.Escalated"):
         App("shop", [bound(on_exhausted=OnExhausted.REJECT).boundary], tmp_path, effectors=[tell])
+
+
+@pytest.mark.parametrize("answer", [TRANSITION_ACCEPTED, TRANSITION_REJECTED])
+def test_an_answer_to_a_request_can_be_acted_on_where_the_spine_answers(boundary: Boundary, answer: str) -> None:
+    send = Effector("send", [answer], pay)
+    check_effectors("shop", [boundary], [send], answers=True)
+    with pytest.raises(UsageError, match=f"acts on {answer}, which the event log never commits"):
+        check_effectors("shop", [boundary], [send], answers=False)
+
+
+def accepted(state_after: str) -> Event:
+    data = {"request_id": "r1", "by": "mara", "state_after": state_after}
+    return replace(EVENT, type=TRANSITION_ACCEPTED, record=TRANSITION_ACCEPTED, data=data)
+
+
+def test_the_examples_outbox_has_one_contract_for_a_key_and_none_for_a_refusal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "new"))
+    told = [
+        send_contract(accepted(state), key) for state, key in (("closed", "a1"), ("closed", "a1"), ("expired", "a2"))
+    ]
+    assert told == [{"sent": True}, {"sent": True}, {"sent": False}]
+    [sent] = (tmp_path / "new").iterdir()
+    assert json.loads(sent.read_text()) == {"customer": "c-17", "approved_by": "mara"}
+
+
+def test_the_examples_outbox_may_be_tried_again_when_it_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "file"))
+    with pytest.raises(EffectFailed) as failed:
+        send_contract(accepted("closed"), "a1")
+    assert failed.value.retryable
 
 
 @pytest.mark.parametrize("name", ["", "Pay", "pay.now", "pay now"])

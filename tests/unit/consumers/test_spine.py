@@ -15,9 +15,10 @@ import pytest
 from driftline.consumers import Answer, App, Boundary, Fold, Machine, Prompt, ProposalRequest, Timer, Transition
 from driftline.consumers import spine as spines
 from driftline.consumers.deciding import Decided, Decider
+from driftline.consumers.machine_rows import ACCEPTED, ACCEPTED_KEPT
 from driftline.consumers.partition import OwnedPartition
 from driftline.consumers.restoring import RowRestorer
-from driftline.consumers.rows import Row, Rows
+from driftline.consumers.rows import Row, Rows, row_record
 from driftline.log import Coordinates, MemoryLog, Record, Unfinished, to_event, to_outgoing
 from driftline.schemas import Codec, Event, Registry, UsageError
 from driftline.schemas.names import (
@@ -229,6 +230,80 @@ def test_of_many_requests_for_one_version_one_wins(shop: App) -> None:
     partition.feed(fact("shop.Asked"), *(request("approve", 2, number) for number in range(20)))
     assert len(partition.of(TRANSITION_ACCEPTED)) == 1
     assert len(partition.of(TRANSITION_REJECTED)) == 19
+
+
+def answers(partition: Partition) -> list[Event]:
+    return [event for event in partition.log if event.record in (TRANSITION_ACCEPTED, TRANSITION_REJECTED)]
+
+
+def test_a_request_that_lies_on_the_log_twice_is_answered_twice_alike_and_moves_the_row_once(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"), request("approve", 2), fact("shop.Noted", 3), request("approve", 2))
+    first, second = answers(partition)
+    assert first == second
+    assert (first.record, first.data["state_after"], first.data["version_after"]) == (
+        TRANSITION_ACCEPTED,
+        "closed",
+        3,
+    )
+    assert partition.row().version == 4, "asked, offered, approved, noted"
+
+
+def test_a_request_that_was_refused_as_stale_is_refused_again_under_the_same_id(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered", "shop.Closed"))
+    partition.feed(fact("shop.Asked"), request("approve", 1), fact("shop.Noted", 3), request("approve", 1))
+    first, second = answers(partition)
+    assert first.id == second.id
+    assert first.record == second.record == TRANSITION_REJECTED
+
+
+@pytest.mark.parametrize("other", [{"by": "otto"}, {"transition": "shop.Closed"}, {"expected_version": 1}])
+def test_another_request_under_the_same_id_is_no_repeat(shop: App, other: dict[str, Any]) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    asked = request("approve", 2)
+    partition.feed(fact("shop.Asked"), asked, replace(asked, data={**asked.data, **other}))
+    assert [event.record for event in answers(partition)] == [TRANSITION_ACCEPTED, TRANSITION_REJECTED]
+
+
+def test_a_repeat_is_known_after_a_restart_by_the_row(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"), request("approve", 2))
+    rows = [one for decided in partition.decided for one in decided.outgoing if one.topic == "shop.state"]
+    stored = [Record(Coordinates("shop.state", 0, n), one.key, one.value, 1) for n, one in enumerate(rows)]
+    restarted = Partition(shop, Seller(), Rows.restored(shop.row_fold, stored, partition.codec))
+    restarted.feed(request("approve", 2))
+    assert answers(restarted) == answers(partition)
+    assert restarted.row() == partition.row()
+
+
+def test_a_repeat_is_known_among_the_last_requests_that_were_accepted_and_the_row_stays_small(shop: App) -> None:
+    transitions = [*MACHINE.transitions, Transition("offered", "bump", "offered")]
+    partition = Partition(replace(shop, machine=replace(MACHINE, transitions=transitions)), Seller("shop.Offered"))
+    bumps = [request("bump", 2 + number, number) for number in range(ACCEPTED_KEPT + 1)]
+    partition.feed(fact("shop.Asked"), *bumps, *bumps)
+    again = [event.record for event in answers(partition)][len(bumps) :]
+    assert again == [TRANSITION_REJECTED] + [TRANSITION_ACCEPTED] * ACCEPTED_KEPT
+    assert len(partition.row().data[ACCEPTED]) == ACCEPTED_KEPT
+    assert partition.row().version == 2 + len(bumps)
+
+
+def test_a_repeat_is_known_whatever_the_apps_fold_and_its_upgrade_keep_of_the_row(shop: App) -> None:
+    forgetful = replace(shop, fold=Fold(lambda row, event: {}, "1"))
+    partition = Partition(forgetful, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"), request("approve", 2), fact("shop.Noted", 3))
+    newer = replace(shop, fold=Fold(count, "2", {"1/1": lambda data: {"state": data["state"]}}))
+    rows = Rows(newer.row_fold)
+    rows.keep(b"w", partition.row())
+    rows.upgrade()
+    upgraded = Partition(newer, Seller(), rows)
+    upgraded.feed(request("approve", 2))
+    assert answers(upgraded) == answers(partition)
+
+
+def test_a_version_that_no_canonical_number_holds_is_stale_as_any_other(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"), request("approve", 2), request("approve", 2**62, 1))
+    assert [event.record for event in answers(partition)] == [TRANSITION_ACCEPTED, TRANSITION_REJECTED]
 
 
 def test_a_timer_fires_when_event_time_has_come_and_moves_the_row(shop: App) -> None:
@@ -534,3 +609,29 @@ def test_reading_a_row_costs_an_event_one_look(shop: App, monkeypatch: pytest.Mo
         for offset in range(2):
             rows.keep(b"w", spine.take(rows, b"w", fact("shop.Noted", offset), offset).row)
         assert len(reads) == 1, "there was a row before the second event alone"
+
+
+def test_a_tick_reads_the_rows_whose_timers_it_fires_and_restoring_them_reads_none(
+    shop: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert shop.row_fold is not None
+    codec = Partition(shop, Seller()).codec
+    records = []
+    for number in range(500):
+        due = (NOON + timedelta(days=1, seconds=number)).isoformat()
+        row = Row({"state": "offered", "timers": {"expiry": due}}, 2, number, shop.row_fold.version)
+        value = row_record("shop.state", 0, b"w%d" % number, 1, row, codec).value
+        records.append(Record(Coordinates("shop.state", 0, number), b"w%d" % number, value, 1))
+    reads: list[object] = []
+    read = Rows._read
+
+    def counted(rows: Rows, held: Any) -> Row:
+        reads.append(held)
+        return read(rows, held)
+
+    monkeypatch.setattr(Rows, "_read", counted)
+    rows = Rows.restored(shop.row_fold, records, codec)
+    assert reads == []
+    taken = spines.spine_of(shop).take(rows, b"clock", tick(1 + 2 / 86_400), 500)
+    assert [event.workflow for event in taken.emitted] == ["w0", "w1", "w2"]
+    assert len(reads) == 3

@@ -165,6 +165,8 @@ def test_every_command_of_a_runbook_exists_with_its_options() -> None:
         options = {option for parameter in command.params for option in parameter.opts}
         assert command.name == words[0] or command.name in words[:2], words
         assert {word for word in words if word.startswith("--")} <= options, words
+        needed = [set(one.opts) for one in command.params if one.required and one.param_type_name == "option"]
+        assert all(one & set(words) for one in needed), f"{words} lacks one of {needed}"
 
 
 def test_dashboards_have_uids_of_their_own_and_ask_the_provisioned_data_source() -> None:

@@ -40,6 +40,8 @@ class LogState:
     """By app; those that have no topics yet are missing."""
     apps: tuple[str, ...] = ()
     """The configured ones."""
+    budgets: Mapping[str, float] = field(default_factory=dict)
+    """Dollars that a night of an app may cost, by app; those without a budget are missing."""
     unreadable: int = 0
     """Records of the alerts topic that no retry can decode."""
 
@@ -95,6 +97,10 @@ _OF_MIGRATION: dict[str, tuple[str, Callable[[MigrationAlert], float]]] = {
     "driftline_migration_confirmed_runs": ("Divergences that the advice rests on.", lambda m: len(m.runs)),
 }
 
+_OF_BUDGET: dict[str, tuple[str, Callable[[float], float]]] = {
+    "driftline_nightly_budget_usd": ("Dollars that a night of the app may cost, all its runs together.", float),
+}
+
 _OF_APP: dict[str, tuple[str, Callable[[AppStanding], float]]] = {
     "driftline_group_lag_records": ("Offsets that the app's group has not finished.", lambda s: s.lag),
     "driftline_dead_topic_offsets": ("Offsets of the dead topic; bounds its records.", lambda s: s.dead),
@@ -123,6 +129,7 @@ class ExporterCollector(Collector):
         yield _counter("driftline_exporter_left_out_series", "Label sets kept out by the limits.", board.left_out)
         yield _counter("driftline_exporter_unreadable_alerts", "Alerts that do not decode.", state.unreadable)
         yield _last_success(state)
+        yield from _gauges(_OF_BUDGET, ("app",), {(app,): usd for app, usd in state.budgets.items()})
         replays = {key: seen.completed for key, seen in board.replays.items()}
         yield from _gauges(_OF_REPLAY, _REPLAY, replays)
         yield _one_hot("driftline_replay_verdict_state", "verdict", VERDICTS, replays, lambda r: r.verdict)

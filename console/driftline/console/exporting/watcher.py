@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import TypeAdapter, ValidationError
@@ -49,6 +49,7 @@ class Watcher:
         look_s: See `LOOK_S`.
         retry_s: See `RETRY_S`.
         limits: Bounds on the label sets.
+        budgets: Dollars that a night may cost, by app.
         clock: Seconds, never going back.
         sleep: Waits.
     """
@@ -61,6 +62,7 @@ class Watcher:
         look_s: float = LOOK_S,
         retry_s: float = RETRY_S,
         limits: LabelLimits | None = None,
+        budgets: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -72,7 +74,7 @@ class Watcher:
         self._limits = limits
         self._clock = clock
         self._sleep = sleep
-        self._state = LogState(apps=tuple(settings.apps))
+        self._state = LogState(apps=tuple(settings.apps), budgets=budgets or {})
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Follow the log until `stopped`."""

@@ -106,7 +106,7 @@ class LiteLLMProposer:
             arguments["api_key"] = self._api_key
         structured = _response_format(litellm, request)
         spoken = {name: value for name, value in request.parameters.items() if not name.startswith(SIM_PARAMETERS)}
-        return {**structured, **_tools(request), **spoken, **arguments}
+        return {**structured, **spoken, **_tools(request), **arguments}
 
     def _secrets(self) -> frozenset[str]:
         return known_secrets() | ({self._api_key} if self._api_key else set())
@@ -151,7 +151,11 @@ def _tools(request: ProposalRequest) -> dict[str, Any]:
     """The tools, shown on while the model may no longer ask: some providers refuse a chat that has called others."""
     if not request.tools:
         return {}
-    return {"tools": [dict(tool) for tool in request.tools], "tool_choice": "auto" if request.may_ask else "none"}
+    return {
+        "tools": [dict(tool) for tool in request.tools],
+        "tool_choice": "auto" if request.may_ask else "none",
+        "_skip_mcp_handler": True,  # else LiteLLM imports `mcp`, which driftline does not need, for any tool
+    }
 
 
 def _answer(response: Any, measured_ms: float, offered_tools: bool) -> Answer:

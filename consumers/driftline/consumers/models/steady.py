@@ -180,7 +180,7 @@ class SteadyProposer:
         if is_recorded(line.model):
             return  # was paid by whoever recorded it
         self._spent_usd += answer.cost_usd or 0.0
-        if answer.cost_usd is None and answer.text is not None and self._limits.usd_max is not None:
+        if answer.cost_usd is None and answer.failure is None and self._limits.usd_max is not None:
             what = f"the price of {line.model} is unknown, so that no limit on its cost can be held"
             raise UsageError(what, "leave the limit out, or name a model whose price LiteLLM knows")
 

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from driftline.consumers import App, Boundary, Fold, Machine, Prompt, Timer, Transition
+from driftline.consumers.effectors import Effector
+from driftline.examples.contracts.outbox import send_contract
 from driftline.examples.contracts.policy import POLICY
 from driftline.schemas import Event
 from driftline.schemas.names import ESCALATED, TIMER_FIRED, TRANSITION_ACCEPTED
@@ -136,5 +138,10 @@ app = App(
     fold=Fold(fold_with_state, version="1"),
 )
 state_machine_app = replace(
-    app, name="contracts-machine", spine="state-machine", machine=MACHINE, fold=Fold(fold, version="1")
+    app,
+    name="contracts-machine",
+    spine="state-machine",
+    machine=MACHINE,
+    fold=Fold(fold, version="1"),
+    effectors=[Effector("contract", on=[TRANSITION_ACCEPTED], act=send_contract)],
 )
