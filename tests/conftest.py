@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from driftline.console.local import LocalKafka, LocalRegistry
+from driftline.console.local.places import file_lock
 from driftline.log import Settings
 from driftline.schemas import content_hash
 
 RECORDINGS = Path(__file__).parents[2] / "shared" / "data"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As in a job that a shell runs in the background: every program that a test interrupts would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 CLIENTS: dict[str, str | int | bool] = {
     "fetch.wait.max.ms": 20,
     "heartbeat.interval.ms": 500,
@@ -38,6 +43,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     finally:
         registry.stop()
         kafka.stop()
+
+
+@pytest.fixture
+def usual_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """9092 and 8081 for one test at a time, whatever runs beside it: what was killed is to come back to its port."""
+    with file_lock(tmp_path_factory.getbasetemp().parent / "usual-ports"):
+        yield
 
 
 @pytest.fixture

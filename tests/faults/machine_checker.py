@@ -26,6 +26,8 @@ TABLE: Mapping[str, Mapping[str, str]] = {
     "closed": {},
 }
 NUDGED_IN, NUDGE_AFTER = "offered", timedelta(hours=1)
+ANSWERED_KEPT = 3
+"""Requests that a row remembers to have moved it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +125,12 @@ class _Walk:
     def __init__(self) -> None:
         self.version, self.as_of, self.state = 0, -1, "init"
         self.data: dict[str, Any] = {}
+        self.answered: list[Mapping[str, str]] = []
         self.history: dict[int, tuple[int, str, Mapping[str, Any]]] = {}
 
-    def move(self, offset: int, id_: str, trigger: str, time: datetime) -> None:
+    def move(
+        self, offset: int, id_: str, trigger: str, time: datetime, accepted: Mapping[str, Any] | None = None
+    ) -> None:
         before, self.state = self.state, TABLE[self.state].get(trigger, self.state)
         timers = self.data.get("timers", {})
         if self.state != before or not self.data:
@@ -134,8 +139,19 @@ class _Walk:
         chained = hashlib.sha256(f"{self.data.get('trail', '')}{id_}".encode()).hexdigest()[:16]
         self.data = {"seen": self.data.get("seen", 0) + 1, "trail": chained, "state": self.state}
         self.data |= {"timers": timers} if timers else {}
+        if accepted is not None:
+            states = {"state_before": before, "state_after": self.state}
+            self.answered = [*self.answered, {"request": _asked(accepted), **states}][-ANSWERED_KEPT:]
+        self.data |= {ACCEPTED: self.answered} if self.answered else {}
         self.version, self.as_of = self.version + 1, offset
         self.history[self.version] = self.as_of, self.state, self.data
+
+
+def _asked(accepted: Mapping[str, Any]) -> str:
+    """What a request that was accepted is known by, should it come again."""
+    parts = [str(accepted[name]) for name in ("request_id", "transition", "by", "reason", "version_after")]
+    text = json.dumps(parts, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class _Judging:
@@ -207,7 +223,7 @@ class _Judging:
         if not fits:
             self.found["lost updates: accepted of another version or state"].append((one.at, walk.version))
         before = walk.state
-        walk.move(offset, answer.id, asked["transition"], answer.time)
+        walk.move(offset, answer.id, asked["transition"], answer.time, answer.value)
         told_after = answer.value["version_after"], answer.value["state_before"], answer.value["state_after"]
         if told_after != (walk.version, before, walk.state):
             self.found["accepted with another version than follows"].append((one.at, told_after))

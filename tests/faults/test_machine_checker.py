@@ -44,7 +44,7 @@ def request(offset: int, expected: int) -> Told:
 
 def accepted(offset: int, asked: int, version: int) -> Told:
     said = {"version_after": version, "state_before": "offered", "state_after": "offered", "transition": "bump"}
-    return told(offset, ACCEPTED, "spine", f"id-{asked}", **said)
+    return told(offset, ACCEPTED, "spine", f"id-{asked}", **said, request_id=f"id-{asked}", by="mara", reason="")
 
 
 def rows_of(moves: list[tuple[int, Told]]) -> list[Row]:
