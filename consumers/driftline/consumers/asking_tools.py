@@ -20,7 +20,7 @@ from driftline.schemas import Read, ReadStatus, UsageError, canonical_json, to_j
 
 _log = logging.getLogger(__name__)
 
-ANSWERS = (str, int, float, bool, type(None), bytes, datetime, date, time, Decimal, UUID)
+ANSWER_KINDS = (str, int, float, bool, type(None), bytes, datetime, date, time, Decimal, UUID)
 """What an answer holds beside lists and mappings: what a datum of Avro does."""
 
 Protect = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
@@ -132,5 +132,5 @@ def _require_json_data(value: Any) -> None:
     elif isinstance(value, (list, tuple)):
         for item in value:
             _require_json_data(item)
-    elif not isinstance(value, ANSWERS):
+    elif not isinstance(value, ANSWER_KINDS):
         raise TypeError("no JSON data")
