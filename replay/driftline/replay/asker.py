@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
-from driftline.consumers.proposing import Answer, ProposalRequest, Proposer
+from driftline.consumers.proposing import Answer, Proposer
 from driftline.replay.arms import ArmCall
 from driftline.replay.ledger import AnswerKey, Ledger
 from driftline.replay.result import NOT_PAID
@@ -32,8 +32,8 @@ class Call:
     """One call for one decision."""
 
     logged: LoggedDecision
-    request: ProposalRequest
-    key: AnswerKey
+    rounds: Rounds
+    """How far it has come; one that was looked up goes on from there when it is paid."""
     not_before: str | None
     """RFC 3339; an earlier answer counts for nothing."""
     is_free: bool
@@ -89,7 +89,9 @@ class Asker:
         wanted, decision = self.calls[place], logged.decision
         request = wanted.arm.request(decision, self._subject, self._run_id, self._seed, wanted.asking)
         key = wanted.arm.key(decision, self._subject, request, wanted.asking)
-        return Call(logged, request, key, self._oldest if wanted.ages else None, wanted.arm.is_free)
+        tools, reads_max = self._subject.tools(decision), self._subject.reads_max(decision)
+        rounds = Rounds(request, key, decision, tools, reads_max)
+        return Call(logged, rounds, self._oldest if wanted.ages else None, wanted.arm.is_free)
 
     def check(self, logged: LoggedDecision) -> None:
         """Refuse what could not be asked or judged.
@@ -98,30 +100,25 @@ class Asker:
             UsageError: One of the decision's calls.
         """
         for place in range(len(self.calls)):
-            self._subject.require_judgeable(logged.decision, self.call(logged, place).request.model)
+            self._subject.require_judgeable(logged.decision, self.call(logged, place).rounds.request.model)
 
     def known(self, call: Call) -> Answer | None:
         """What was answered before. Past the end of the budget only what this run itself has paid: how far others
         have read on depends on what they found."""
-        return self.paid(call) if self._spending.ended else self._rounds(call).carry(self._get(call))
+        return self.paid(call) if self._spending.ended else call.rounds.carry(self._get(call))
 
     def paid(self, call: Call) -> Answer | None:
         """What was answered before and paid by this run."""
-        return self._rounds(call).carry(self._get(call, self._run_id))
+        return call.rounds.carry(self._get(call, self._run_id))
 
     async def pay(self, call: Call) -> Answer:
-        """Ask, if the budget allows it; what a recording costs was paid by whoever recorded it."""
-        rounds, spending = self._rounds(call), None if call.is_free else self._spending
-        rounds.carry(self._get(call))
+        """Ask what is not known, if the budget allows it; what a recording costs was paid by whoever recorded it."""
+        spending = None if call.is_free else self._spending
 
         def put(key: AnswerKey, answer: Answer) -> Answer:
             return self._ledger.put(key, answer, self._run_id, format_time(self._now()), call.not_before)
 
-        return await ask_on(rounds, call.logged, self._proposer, put, spending) or NOT_PAID
-
-    def _rounds(self, call: Call) -> Rounds:
-        decision, subject = call.logged.decision, self._subject
-        return Rounds(call.request, call.key, decision, subject.tools(decision), subject.reads_max(decision))
+        return await ask_on(call.rounds, call.logged, self._proposer, put, spending) or NOT_PAID
 
     def _get(self, call: Call, paid_by: str | None = None) -> Callable[[AnswerKey], Answer | None]:
         return partial(self._ledger.get, paid_by=paid_by, not_before=call.not_before)
