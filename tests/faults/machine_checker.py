@@ -213,7 +213,8 @@ class _Judging:
         legal = asked["transition"] in TABLE[walk.state]
         fits = asked["expected_version"] == walk.version and legal
         if answer.type == REJECTED:
-            stands = (walk.version, walk.state if walk.version else None, walk.data)
+            shown = {name: value for name, value in walk.data.items() if name != ACCEPTED}
+            stands = (walk.version, walk.state if walk.version else None, shown)
             told = (answer.value["version"], answer.value["state"], json.loads(answer.value["row"]))
             if fits:
                 self.found["refused and could have been carried out"].append(one.at)

@@ -24,6 +24,7 @@ from tests.faults.machine_checker import (
     check_machine,
 )
 
+from driftline.consumers.machine_rows import without_memory
 from driftline.consumers.rows import Row, Rows
 from driftline.schemas import Event, canonical_json
 from driftline.schemas.names import TIMER_FIRED
@@ -70,7 +71,11 @@ def log() -> Log:
     won = accepted(4, 2, 3)
     made = rows_of([(0, asked), (0, offered), (2, won), (6, timer)])
     rows = [RowTold(0, KEY, row.version, row.as_of, row.state, row.data) for row in made[1:]]
-    lost = {"version": 3, "state": "offered", "row": canonical_json(dict(made[2].data))}
+    lost = {
+        "version": 3,
+        "state": "offered",
+        "row": canonical_json(without_memory(made[2].data)),
+    }
     events = [asked, offered, request(2, 2), request(3, 2), won]
     events += [told(5, REJECTED, "spine", "id-3", **lost), timer]
     return MachineSeen("desk", events, rows), [DecisionSeen((0, 0), (0, 0), "row-0", ("id-1",), 1, 0.0)]

@@ -28,6 +28,7 @@ from driftline.replay.ledger import Ledger
 from driftline.replay.plan import ReplayPlan, plan_replay, planned_calls, require_priced, room_in_usd
 from driftline.replay.pricing import PriceMap
 from driftline.replay.report import report_data
+from driftline.replay.rounds import rounds_of
 from driftline.replay.run_request import write_request
 from driftline.replay.segment import Segment, Selection, load_segment
 from driftline.replay.spending import Spending
@@ -233,7 +234,8 @@ def _retire(ledger: Ledger, opened: Opened, request: ReplayRequest) -> None:
     for logged in planned_decisions(opened.segment, request.limits, len(first)):
         for call in _every_call(request):
             asked = call.arm.request(logged.decision, subject, "plan", request.limits.order_seed, call.asking)
-            keys.append(call.arm.key(logged.decision, subject, asked, call.asking))
+            key = call.arm.key(logged.decision, subject, asked, call.asking)
+            keys += [key, *rounds_of(logged.decision, subject, asked, key).known_keys(ledger.get)]
     ledger.retire(keys)
 
 

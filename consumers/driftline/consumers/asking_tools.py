@@ -54,6 +54,11 @@ async def _ask(question: ToolQuestion, protect: Protect) -> Read:
             found = await _answer(tool, question.value)
     except UsageError:
         raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return question.unanswered(ReadStatus.FAILED, "the tool failed: CancelledError")  # of something it waited for
     except Exception as error:  # noqa: BLE001 - an app's own code; the model is told and the decision goes on
         if isinstance(error, TimeoutError) and limit.expired():
             return question.unanswered(ReadStatus.TIMEOUT, f"the tool gave no answer within {tool.timeout_s:g} s")
@@ -87,8 +92,10 @@ async def _in_thread(function: Callable[[Any], Any], value: Any) -> Any:
         found, failed = None, None
         try:
             found = function(value)
-        except BaseException as error:  # noqa: BLE001 - it is raised where it is waited for
+        except Exception as error:  # noqa: BLE001 - it is raised where it is waited for
             failed = error
+        except BaseException as error:  # noqa: BLE001 - a tool must not end the process
+            failed = RuntimeError(type(error).__name__)
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(settle, found, failed)
 

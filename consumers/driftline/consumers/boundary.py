@@ -12,7 +12,7 @@ from driftline.consumers.budget import Budget
 from driftline.consumers.machine import Machine
 from driftline.consumers.machine_rows import StateVerifier
 from driftline.consumers.prompt import Prompt
-from driftline.consumers.tools import READS_MAX_DEFAULT, Tool
+from driftline.consumers.tools import READS_MAX_DEFAULT, READS_OF_DECISION_MAX, Tool
 from driftline.consumers.verifiers import Verifier, VerifierChain
 from driftline.schemas import Contracts, NotCanonical, Shape, UsageError, canonical_json
 
@@ -71,6 +71,9 @@ class Boundary:
     def __post_init__(self) -> None:
         if self.reads_max < 1 or len({tool.name for tool in self.tools}) < len(self.tools):
             raise UsageError(f"boundary {self.name}: tools have names of their own, and `reads_max` is at least 1")
+        if self.tools and self.reads_max * self.max_attempts > READS_OF_DECISION_MAX:
+            what = f"`reads_max` times `max_attempts` is more than {READS_OF_DECISION_MAX}"
+            raise UsageError(f"boundary {self.name}: {what}", "what tools told would not fit the decision's record")
         if self.max_attempts < 1 or not self.on or not self.proposes:
             raise UsageError(f"boundary {self.name}: needs `on`, `proposes` and at least one attempt")
         if isinstance(self.fallbacks, str) or len({self.proposer, *self.fallbacks}) <= len(self.fallbacks):

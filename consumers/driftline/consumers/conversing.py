@@ -6,7 +6,7 @@ production from the tools and in a replay from the record.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -85,17 +85,19 @@ def _merged(rounds: Sequence[Answer], reads: Sequence[Read]) -> Answer:
         last,
         tool_calls=(),
         usage=Usage(
-            prompt_tokens=_sum([one.usage.prompt_tokens for one in rounds]),
-            completion_tokens=_sum([one.usage.completion_tokens for one in rounds]),
+            prompt_tokens=_sum(rounds, lambda one: one.usage.prompt_tokens),
+            completion_tokens=_sum(rounds, lambda one: one.usage.completion_tokens),
         ),
-        cost_usd=_sum([one.cost_usd for one in rounds]),
-        latency_ms=_sum([one.latency_ms for one in rounds]),
+        cost_usd=_sum(rounds, lambda one: one.cost_usd),
+        latency_ms=_sum(rounds, lambda one: one.latency_ms),
         earlier=tuple(call for one in rounds for call in one.earlier),
         reads=tuple(reads),
     )
 
 
-def _sum(values: Sequence[Number | None]) -> Number | None:
-    """The sum; None where one is not known."""
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
+def _sum(rounds: Sequence[Answer], told: Callable[[Answer], Number | None]) -> Number | None:
+    """The sum of what is told; None where a round was answered and does not tell, or none does."""
+    if any(told(one) is None and one.failure is None for one in rounds):
+        return None
+    known = [value for value in map(told, rounds) if value is not None]
+    return sum(known) if known else None

@@ -15,7 +15,7 @@ from typing import Any
 from driftline.consumers.boundary import BoundBoundary, OnExhausted
 from driftline.consumers.conversing import ToolsAsked, converse
 from driftline.consumers.judging import Case, Judgement
-from driftline.consumers.machine_rows import ACCEPTED, LEGAL, ROW, ROW_VERSION
+from driftline.consumers.machine_rows import LEGAL, ROW, ROW_VERSION, without_memory
 from driftline.consumers.parsing import no_answer, recorded_text
 from driftline.consumers.proposing import Answer, CallKey, FailedCall, Message, ProposalRequest, ProposerFailure
 from driftline.consumers.tools import read_messages
@@ -61,8 +61,7 @@ class Input:
         Raises:
             NotCanonical: The event holds a number or a text that canonical JSON refuses.
         """
-        row = dict(self.row)
-        row.pop(ACCEPTED, None)  # the spine's own memory, and nothing to decide by
+        row = without_memory(self.row)
         data: dict[str, Any] = {"event": dict(self.event.data), "stream": self.event.type, ROW: row}
         if self.legal is not None:
             data |= {LEGAL: list(self.legal), ROW_VERSION: self.row_version or 0}

@@ -69,6 +69,11 @@ def accepted_before(data: Mapping[str, Any], request: Event) -> tuple[str, str] 
     return next(((one["state_before"], one["state_after"]) for one in told), None)
 
 
+def without_memory(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's data without what the spine itself keeps of requests: nothing to decide by."""
+    return {name: value for name, value in data.items() if name != ACCEPTED}
+
+
 def _accepted(data: Mapping[str, Any], event: Event) -> list[Mapping[str, Any]]:
     """The requests that a row was moved by last, with this event if it accepts one."""
     kept = list(data.get(ACCEPTED, ()))

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from heapq import heapify, heappop, heappush, merge
 from itertools import islice
-from operator import itemgetter
 from sys import intern
 
 from driftline.schemas.times import EPOCH, MILLISECOND, to_utc_millis
@@ -109,7 +108,7 @@ class RowTimers:
 
 def _runs(entries: Iterator[tuple[int, bytes, str]]) -> Iterator[Iterator[Entry]]:
     """Timers in runs, each earliest first and packed: a number and two references a timer."""
-    while run := sorted(islice(entries, SORTED_AT_ONCE), key=itemgetter(0)):
+    while run := sorted(islice(entries, SORTED_AT_ONCE)):
         times, keys, names = array("q", (one[0] for one in run)), [one[1] for one in run], [one[2] for one in run]
         yield zip(map(_from_ms, times), keys, names, strict=True)
 

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from driftline.consumers.app import App
 from driftline.consumers.machine import TIMER_PREFIX
-from driftline.consumers.machine_rows import ANSWERS, accepted_before, illegal, stale, state_of
+from driftline.consumers.machine_rows import ANSWERS, accepted_before, illegal, stale, state_of, without_memory
 from driftline.consumers.row_timers import DueTimer
 from driftline.consumers.rows import Row, Rows
 from driftline.consumers.sources import SPINE, TIMER, is_own, source_of
@@ -100,10 +100,10 @@ class StateMachine:
     topic must be trusted with it, or be kept from it by the broker (ACLs). What only the spine says (that a timer
     fired, that a request was accepted) moves nothing where another source says it.
 
-    A request that lies on the log twice is answered twice, alike: the row knows the last that were accepted, and one
-    of a version that the row has left behind is refused for ever. Not guaranteed: that a repeat is known after
-    `ACCEPTED_KEPT` more requests were accepted, nor that a request of a version that the row had not reached is
-    refused again once it has.
+    A request that lies on the log twice is answered twice: one that was accepted in the same words, since the row
+    knows the last of them; one that was refused is refused again, perhaps for another reason, since a version that
+    the row has left behind stays so. Not guaranteed: that a repeat is known after `ACCEPTED_KEPT` more requests were
+    accepted, nor that a request of a version that the row had not reached is refused again once it has.
     """
 
     def __init__(self, app: App) -> None:
@@ -177,7 +177,7 @@ class StateMachine:
             "rejection": canonical_json(refused.model_dump()),
             "state": None if row is None else row.state,
             "version": 0 if row is None else row.version,
-            "row": "{}" if row is None else row.json,
+            "row": "{}" if row is None else canonical_json(without_memory(row.data)),
         }
         return _answer(self._app, event, TRANSITION_REJECTED, data)
 

@@ -21,16 +21,21 @@ from driftline.schemas import NotCanonical, Read, ReadStatus, UsageError, canoni
 from driftline.schemas.fields import escape_surrogates
 
 READS_MAX_DEFAULT = 8
-TOLD_BYTES_MAX = 32 * 1024
+TOLD_BYTES_MAX = 24 * 1024
 """Of one answer: those of all attempts must fit the decision's record."""
+READS_OF_DECISION_MAX = 24
+"""Calls of all attempts of a boundary: with their answers, arguments and ids below the megabyte of a record."""
 ARGUMENTS_BYTES_MAX = 8 * 1024
 """Of what a model asks one tool: those of all calls must fit as well, whatever it writes."""
 NAME_CHARACTERS_MAX = 64
+_NAME = re.compile(f"[A-Za-z][A-Za-z0-9_-]{{0,{NAME_CHARACTERS_MAX - 1}}}")
 """Of a tool's name; of a longer one that a model writes, so much is kept that it is too long there as well."""
 ID_CHARACTERS_MAX = 8192
 """A call of a longer id gets one from here. Some providers carry a signature of thousands in it."""
 REFUSED_CHARACTERS_MAX = 1000
 """What is kept of arguments that are none."""
+_NOT_KNOWN_AGAIN = ('"uniqueItems":true', '"writeOnly":true')
+"""In the JSON Schema of a set, and of a secret, which is written as stars."""
 REFUSALS_MAX = 8
 """Of one round, past the calls that are let through; further calls are as if they had not been made."""
 
@@ -42,7 +47,8 @@ class Tool:
     Args:
         name: Unique in the boundary.
         description: What the model is told of it.
-        arguments: What it is asked with; the model is shown its JSON Schema.
+        arguments: What it is asked with; the model is shown its JSON Schema. A call is known again by them, so there
+            are no sets, whose order changes, no secrets and no excluded fields.
         answer: Given an instance of `arguments`, returns JSON data. A coroutine function is awaited; any other runs
             in a thread, several at once.
         record: Record name of the answer: it must fit, and its fields tagged `pii` are masked before the model or the
@@ -50,7 +56,8 @@ class Tool:
         timeout_s: Of one call. A thread that takes longer is left behind and not stopped.
 
     Raises:
-        UsageError: The name is none that providers take, or the arguments have no JSON Schema.
+        UsageError: The name is none that providers take, the arguments are no model with a JSON Schema, or a call
+            could not be known again by them.
     """
 
     name: str
@@ -61,14 +68,22 @@ class Tool:
     timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if len(self.name) > NAME_CHARACTERS_MAX or not re.fullmatch("[A-Za-z][A-Za-z0-9_-]*", self.name):
+        if not _NAME.fullmatch(self.name):
             what = f"use at most {NAME_CHARACTERS_MAX} letters, digits, - and _"
             raise UsageError(f"{self.name!r} cannot name a tool", what)
+        if not isinstance(self.arguments, type) or not issubclass(self.arguments, BaseModel):
+            raise UsageError(f"the arguments of the tool {self.name} are no pydantic model", "give the class of one")
+        if not self.timeout_s > 0:
+            raise UsageError(f"the tool {self.name} has a timeout of {self.timeout_s} s", "give it more than 0")
         try:
-            canonical_json(self.shown)
+            shown = canonical_json(self.shown)
         except (PydanticUserError, NotCanonical) as error:
             what = f"the arguments of the tool {self.name} have no JSON Schema: {error.args[0]}"
             raise UsageError(what, "use fields that JSON can carry") from error
+        hidden = any(field.exclude for field in self.arguments.model_fields.values())
+        if hidden or any(mark in shown for mark in _NOT_KNOWN_AGAIN):
+            what = f"a call of the tool {self.name} cannot be known again by its arguments"
+            raise UsageError(what, "use lists for sets, and neither secrets nor excluded fields")
 
     @cached_property
     def shown(self) -> Mapping[str, Any]:
@@ -173,7 +188,8 @@ def _arguments_of(call: ToolCall) -> dict[str, Any] | None:
 
 
 def _mistakes(error: Exception) -> str:
-    """What is wrong with arguments, field by field; of what an app's own code raised, its kind alone."""
+    """What is wrong with arguments, field by field, in the words of pydantic and of an app's validators; of anything
+    else that these raise, its kind alone."""
     if isinstance(error, NotCanonical):
         return error.message
     if not isinstance(error, ValidationError):
@@ -195,5 +211,7 @@ def read_messages(reads: Sequence[Read]) -> list[Message]:
 
 
 def _called(read: Read) -> dict[str, Any]:
+    """As a provider takes it back: a name or arguments that a model made up may be none that it takes."""
     arguments = read.arguments if isinstance(json.loads(read.arguments), dict) else "{}"
-    return {"id": read.call_id, "type": "function", "function": {"name": read.name, "arguments": arguments}}
+    name = read.name if _NAME.fullmatch(read.name) else "unknown"
+    return {"id": read.call_id, "type": "function", "function": {"name": name, "arguments": arguments}}

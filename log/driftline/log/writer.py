@@ -251,7 +251,7 @@ class Transaction(LogTransaction):
         self._write(records, lambda index: _note_place(placed, index))
         lost = [at for at in placed if isinstance(at, KafkaError)]
         if lost:
-            self._persist(self._producer.commit_transaction)  # it must fail, and alone knows why
+            self.commit()  # it must fail, and alone knows why
             raise KafkaException(lost[0])
         return [at for at in placed if isinstance(at, Coordinates)]
 

@@ -12,7 +12,7 @@ from driftline.consumers.proposing import Answer, Proposer
 from driftline.replay.arms import ArmCall
 from driftline.replay.ledger import AnswerKey, Ledger
 from driftline.replay.result import NOT_PAID
-from driftline.replay.rounds import Rounds, ask_on
+from driftline.replay.rounds import Rounds, ask_on, rounds_of
 from driftline.replay.segment import LoggedDecision
 from driftline.replay.spending import Spending
 from driftline.replay.subject import Subject
@@ -89,8 +89,7 @@ class Asker:
         wanted, decision = self.calls[place], logged.decision
         request = wanted.arm.request(decision, self._subject, self._run_id, self._seed, wanted.asking)
         key = wanted.arm.key(decision, self._subject, request, wanted.asking)
-        tools, reads_max = self._subject.tools(decision), self._subject.reads_max(decision)
-        rounds = Rounds(request, key, decision, tools, reads_max)
+        rounds = rounds_of(decision, self._subject, request, key)
         return Call(logged, rounds, self._oldest if wanted.ages else None, wanted.arm.is_free)
 
     def check(self, logged: LoggedDecision) -> None:

@@ -22,7 +22,7 @@ from driftline.replay.harness import AHEAD_FACTOR
 from driftline.replay.ledger import AnswerKey, Ledger
 from driftline.replay.levels import LOST
 from driftline.replay.result import COVERAGE_MIN
-from driftline.replay.rounds import Rounds, ask_on
+from driftline.replay.rounds import Rounds, ask_on, rounds_of
 from driftline.replay.spending import Spending
 from driftline.schemas.cloudevents import format_time
 
@@ -154,8 +154,7 @@ class BatchDiagnosis:
 
     def _rounds(self, call: _Call) -> Rounds:
         request, key = self._request(call)
-        decision, subject = self._planned[call.index].decision, self._asked.subject
-        return Rounds(request, key, decision, subject.tools(decision), subject.reads_max(decision))
+        return rounds_of(self._planned[call.index].decision, self._asked.subject, request, key)
 
     def _get(self, paid_by: str | None = None) -> Callable[[AnswerKey], Answer | None]:
         return partial(self._ledger.get, paid_by=paid_by, not_before=self._not_before)

@@ -59,7 +59,9 @@ class Desk:
         known = [price for price in self._prices if price is not None]
         return math.fsum(known) if len(known) == len(self._prices) else None
 
-    async def answer(self, request: ProposalRequest, key: AnswerKey, like: LoggedDecision, free: bool) -> Answer:
+    async def answer(
+        self, request: ProposalRequest, key: AnswerKey, like: LoggedDecision, *, free: bool, begins: bool
+    ) -> Answer:
         """The answer to a call: from the ledger, else asked, and written there before it counts.
 
         Args:
@@ -67,13 +69,14 @@ class Desk:
             key: What the ledger files it under.
             like: A logged decision of the same boundary, which tells how large the call will be.
             free: Whether the answer is read from a recording.
+            begins: Whether it is the first round of an attempt, which is what counts.
 
         Raises:
             EndedEarly: The budget has ended, or the call was lost.
         """
-        if self.calls_max is not None and self.calls >= self.calls_max:
+        if begins and self.calls_max is not None and self.calls >= self.calls_max:
             raise EndedEarly(UNPAID)
-        self.calls += 1
+        self.calls += begins
         known = self.ledger.get(key, paid_by=self.run_id if self.spending.ended else None)
         if known is None:
             known = await self._asked(request, key, like, free)
@@ -92,7 +95,7 @@ class Desk:
             answer = as_logged(await self.proposer.propose(request))
         finally:
             if not free:
-                self.spending.settle(room, answer)
+                self.spending.settle(room, [] if answer is None else [answer])
         if answer.failure in LOST_FAILURES:
             self.calls -= 1
             raise EndedEarly(LOST)
@@ -164,8 +167,10 @@ class FreeArm:
                 told: Answer | Sequence[Read] = reads
             else:
                 asked = self._asked_as(wanted)
+                begins = asked.key.attempt not in attempts
                 number = attempts.setdefault(asked.key.attempt, len(attempts) + 1)
-                told = await self.desk.answer(asked, self._key(asked, given, number), like, self._is_free)
+                key = self._key(asked, given, number)
+                told = await self.desk.answer(asked, key, like, free=self._is_free, begins=begins)
             try:
                 wanted = deciding.send(told)
             except StopIteration as finished:

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from driftline.consumers.proposing import ProposalRequest
@@ -17,6 +18,7 @@ from driftline.replay.levels import EXIT_FAMILY
 from driftline.replay.pricing import Price, PriceMap, Tokens, expected_tokens, room_for
 from driftline.replay.recordings import require_distinct_runs
 from driftline.replay.result import Limits
+from driftline.replay.rounds import rounds_of
 from driftline.replay.segment import LoggedDecision, Segment
 from driftline.replay.spread import CALLS_A_DECISION, SpreadLimits, spread_calls, spread_limits
 from driftline.replay.subject import Subject
@@ -178,7 +180,8 @@ def planned_calls(
         asked[call.asking.arm] += 1
         price = models.setdefault(request.model, prices.of(request.model))
         key = call.arm.key(logged.decision, subject, request, call.asking)
-        if ledger.get(key, not_before=not_before if call.ages else None) is None:
+        known = partial(ledger.get, not_before=not_before if call.ages else None)
+        if rounds_of(logged.decision, subject, request, key).carry(known) is None:
             tokens = _tokens(logged, request, call.arm)
             paid.append((tokens, price.usd(tokens)))
     costs = [cost for _, cost in paid if cost is not None]

@@ -16,7 +16,8 @@ from driftline.replay.arms import as_logged, chain_hash
 from driftline.replay.ledger import AnswerKey
 from driftline.replay.levels import LOST
 from driftline.replay.segment import LoggedDecision
-from driftline.replay.spending import Spending
+from driftline.replay.spending import ROUNDING_USD, Spending
+from driftline.replay.subject import Subject
 from driftline.schemas import Attempt, Decision, Read, ReadStatus
 
 QUOTED = frozenset({ReadStatus.OK, ReadStatus.FAILED, ReadStatus.TIMEOUT, ReadStatus.BAD_ANSWER})
@@ -96,11 +97,23 @@ class Rounds:
             self.request = wanted
             self.key = replace(self.key, attempt_chain=chain_hash(wanted))
 
+    def known_keys(self, known: Callable[[AnswerKey], Answer | None]) -> list[AnswerKey]:
+        """As `carry`; the keys of the answers that the ledger had."""
+        keys: list[AnswerKey] = []
+        while self.answer is None and (found := known(self.key)) is not None:
+            keys.append(self.key)
+            self.send(found)
+        return keys
+
     def carry(self, known: Callable[[AnswerKey], Answer | None]) -> Answer | None:
         """Go on as far as the ledger knows the answers; that of the attempt, where it knows them all."""
-        while self.answer is None and (found := known(self.key)) is not None:
-            self.send(found)
+        self.known_keys(known)
         return self.answer
+
+
+def rounds_of(decision: Decision, subject: Subject, request: ProposalRequest, key: AnswerKey) -> Rounds:
+    """An attempt at a logged decision, before its first round."""
+    return Rounds(request, key, decision, subject.tools(decision), subject.reads_max(decision))
 
 
 async def ask_on(
@@ -112,6 +125,8 @@ async def ask_on(
 ) -> Answer | None:
     """Ask round after round to the end of an attempt, each answer in the ledger before it counts.
 
+    Room is asked for all rounds at once, and again only by an attempt that costs more: where a budget ends must not
+    depend on whose first round came back first.
     A lost call is not written, and asked again next time. Between an answer and the ledger nothing is awaited: no
     cancellation falls in between.
 
@@ -123,19 +138,37 @@ async def ask_on(
         spending: Lets calls through; None where they cost nothing.
 
     Returns:
-        The answer of the attempt; None when the budget has ended before.
+        The answer of the attempt; None where the budget has no room for it.
     """
-    while rounds.answer is None:
-        room = 0.0 if spending is None else await spending.admit(logged, rounds.request)
-        if room is None:
-            return None
-        answer = None
-        try:
+    room: float | None = None
+    paid: list[Answer] = []
+    try:
+        while rounds.answer is None:
+            if spending is not None and _exceeds(paid, room):
+                # What it holds is given back first: two that held some and waited for more would wait for ever.
+                _settle(spending, room, paid)
+                paid, room = [], await spending.admit(logged, rounds.request)
+                if room is None:
+                    return None
             answer = as_logged(await proposer.propose(rounds.request))
+            paid.append(answer)
             if answer.failure not in LOST:
                 answer = put(rounds.key, answer)
-        finally:
-            if spending is not None:
-                spending.settle(room, answer)
-        rounds.send(answer)
+            rounds.send(answer)
+    finally:
+        if spending is not None:
+            _settle(spending, room, paid)
     return rounds.answer
+
+
+def _settle(spending: Spending, room: float | None, paid: Sequence[Answer]) -> None:
+    if room is not None:
+        spending.settle(room, paid)
+
+
+def _exceeds(paid: Sequence[Answer], room: float | None) -> bool:
+    """Whether another round that costs as much as the last one passes the room that is held; at first none is."""
+    if room is None:
+        return True
+    prices = [answer.cost_usd or 0.0 for answer in paid]
+    return sum(prices) + prices[-1] > room + ROUNDING_USD

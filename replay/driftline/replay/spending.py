@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from driftline.consumers.proposing import Answer, ProposalRequest
 from driftline.replay.segment import LoggedDecision
@@ -71,11 +71,12 @@ class Spending:
             self._reserved.append(room)
         return room
 
-    def settle(self, room: float, answer: Answer | None) -> None:
-        """Take back the room of a call and count what it cost: what was told, else, for an answer, its room."""
+    def settle(self, room: float, answers: Sequence[Answer]) -> None:
+        """Take back the room of a call and count what its rounds have cost: what was told; at least the room, where
+        an answer tells nothing."""
         if room in self._reserved:
             self._reserved.remove(room)
-        if answer is not None:
-            unknown = room if answer.failure is None else 0.0
-            self._paid += unknown if answer.cost_usd is None else answer.cost_usd
+        told = sum(answer.cost_usd or 0.0 for answer in answers)
+        untold = any(answer.failure is None and answer.cost_usd is None for answer in answers)
+        self._paid += max(told, room) if untold else told
         self._settled.set()
