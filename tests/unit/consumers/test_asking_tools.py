@@ -76,6 +76,23 @@ def test_a_coroutine_function_is_awaited_on_the_loop() -> None:
     assert (read.status, read.answer) == ("ok", '{"customer":"c-17","main":true}')
 
 
+async def left_by_another(who: Who) -> Mapping[str, Any]:
+    other = asyncio.create_task(asyncio.sleep(PATIENCE_S))
+    other.cancel()
+    await other
+    return {}
+
+
+def leaves(who: Who) -> Mapping[str, Any]:
+    raise SystemExit(3)
+
+
+@pytest.mark.parametrize("answer", [left_by_another, leaves])
+def test_a_tool_that_would_end_the_process_ends_its_own_call(answer: Callable[[Who], Any]) -> None:
+    (read,) = ask(tool(answer))
+    assert read.status == "failed"
+
+
 def test_a_function_that_returns_a_coroutine_is_awaited_too() -> None:
     class Client:
         async def __call__(self, who: Who) -> str:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from driftline.consumers import Answer, Input, Outcome, ProposalRequest, ProposerFailure, Tool
 from driftline.consumers.boundary import BoundBoundary
@@ -368,7 +370,55 @@ def test_arguments_without_a_json_schema_are_refused_at_once_and_not_at_the_firs
         Tool("sinks", "", Unshown, payments)
 
 
-@pytest.mark.parametrize("changes", [{"tools": (PAYMENTS, PAYMENTS)}, {"reads_max": 0}, {"reads_max": 25}])
+class Hidden(BaseModel):
+    """Arguments of which a part is not written down."""
+
+    order: str = Field(default="A1", exclude=True)
+
+
+class Plain(BaseModel):
+    """Arguments as they are to be."""
+
+    order: str = "A1"
+
+
+class Many(BaseModel):
+    """Arguments whose order is another in every process."""
+
+    orders: set[str] = set()
+
+
+class Secret(BaseModel):
+    """Arguments that are written as stars."""
+
+    token: SecretStr
+
+
+@pytest.mark.parametrize("arguments", [Hidden, Many, Secret])
+def test_arguments_by_which_a_call_would_not_be_known_again_are_refused(arguments: type[BaseModel]) -> None:
+    with pytest.raises(UsageError, match="cannot be known again by its arguments"):
+        Tool("orders", "", arguments, payments)
+
+
+@pytest.mark.parametrize(("arguments", "timeout_s"), [(dict, 1.0), (Hidden(), 1.0), (Plain, 0.0), (Plain, math.nan)])
+def test_what_is_no_model_and_no_time_is_refused_when_the_tool_is_made(arguments: Any, timeout_s: float) -> None:
+    with pytest.raises(UsageError, match=r"pydantic model|timeout"):
+        Tool("orders", "", arguments, payments, timeout_s=timeout_s)
+
+
+def test_more_calls_than_a_record_has_room_for_are_refused_at_the_start(bound: Bind) -> None:
+    with pytest.raises(UsageError, match="more than 24"):
+        bound(tools=(PAYMENTS,), reads_max=9, max_attempts=3)
+
+
+def test_a_round_that_fails_hides_nothing_of_what_the_others_cost(shop: Callable[..., Input]) -> None:
+    asking = replace(asks(call()), cost_usd=0.5, usage=Usage(prompt_tokens=100, completion_tokens=5))
+    outcome, _ = play(shop(max_attempts=1), asking, Answer(None, ProposerFailure.TIMEOUT))
+    (attempt,) = outcome.attempts
+    assert (attempt.failure, attempt.cost_usd, attempt.usage.prompt_tokens) == ("timeout", 0.5, 100)
+
+
+@pytest.mark.parametrize("changes", [{"tools": (PAYMENTS, PAYMENTS)}, {"reads_max": 0}])
 def test_a_boundary_takes_each_tool_once_and_lets_it_be_asked(changes: Mapping[str, Any], bound: Bind) -> None:
     with pytest.raises(UsageError, match="tools have names of their own"):
         bound(**changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ from driftline.replay.diagnosing import BatchDiagnosis
 from driftline.replay.diagnosis_plan import Diagnosing
 from driftline.replay.diagnosis_result import DiagnosisResult
 from driftline.replay.free import FreeReplay, FreeResult
+from driftline.replay.rounds import rounds_of
 from driftline.replay.shadow import ShadowReplay
 from driftline.replay.testing import segment_of
 from driftline.replay.workflows import History, build_history
@@ -274,6 +276,31 @@ def test_the_same_run_again_asks_nobody(segment: Segment, forced: Forced) -> Non
     assert (len(first.asked) > 0, again.asked) == (True, [])
 
 
+def test_what_is_retired_is_asked_anew_round_by_round(
+    segment: Segment, forced: Forced, subject: AppSubject, ledger: Ledger
+) -> None:
+    forced(segment, Simulated(), calls_max=5)
+    keys = []
+    for logged in segment.decisions:
+        request = SIM.request(logged.decision, subject, "run", 0)
+        key = SIM.key(logged.decision, subject, request)
+        keys += rounds_of(logged.decision, subject, request, key).known_keys(ledger.get)
+    assert (len(keys), ledger.retire(keys)) == (10, 10)
+    again = Simulated()
+    forced(segment, again, calls_max=5)
+    assert len(again.asked) == 10
+
+
+def test_a_limit_of_calls_counts_answers_and_leaves_no_round_unanswered_in_a_free_replay(
+    history: Lived, subject: AppSubject, ledger: Ledger
+) -> None:
+    model = Simulated()
+    free(history[1], subject, ledger, model, calls_max=10)
+    begun = model.rounds.count(0)
+    assert 0 < begun <= 10
+    assert len(model.asked) - begun >= begun
+
+
 def test_forced_and_free_share_the_rounds_that_were_paid(
     history: Lived, subject: AppSubject, forced: Forced, ledger: Ledger
 ) -> None:
@@ -320,6 +347,28 @@ def test_what_was_paid_of_an_attempt_is_never_more_than_the_budget(
     forced(segment, model, spending=spending)
     assert spending.paid_usd == pytest.approx(0.01 * len(model.asked))
     assert spending.paid_usd <= limit
+
+
+@pytest.mark.parametrize("budget", [0.205, 0.3])
+def test_where_a_budget_ends_does_not_depend_on_what_came_back_when(
+    budget: float, segment: Segment, forced: Forced, tmp_path: Path
+) -> None:
+    class Late(Simulated):
+        def __init__(self, seed: int) -> None:
+            super().__init__()
+            self.random = random.Random(seed)
+
+        async def propose(self, request: ProposalRequest) -> Answer:
+            for _ in range(self.random.randrange(1, 40)):
+                await asyncio.sleep(0)
+            return await super().propose(request)
+
+    seen = set()
+    for seed in range(4):
+        spending, ledger = Spending(budget, room=lambda logged, request: 0.02), Ledger(tmp_path / f"{seed}.sqlite")
+        result = forced(segment, Late(seed), INFLATED, spending=spending, ledger=ledger)
+        seen.add((tuple(pair.index for pair in result.pairs), result.judged.e_value, result.stopped_because))
+    assert len(seen) == 1
 
 
 def test_a_call_that_the_log_has_no_answer_to_costs_coverage_and_is_named(segment: Segment, forced: Forced) -> None:
