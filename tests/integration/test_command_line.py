@@ -390,6 +390,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str
         run("kafka", "stop")
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("usual_ports")
 def test_the_demo_tells_the_whole_story_and_can_be_repeated(demo: Callable[..., str]) -> None:
     for story in (demo("--customers", "500"), demo("--customers", "500")):
@@ -400,6 +401,7 @@ def test_the_demo_tells_the_whole_story_and_can_be_repeated(demo: Callable[..., 
         assert "next:" in story
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.usefixtures("usual_ports")
 def test_the_demo_of_the_real_telco_customers(demo: Callable[..., str], recordings: Path) -> None:
     story = demo("--customers", "500", "--telco", str(recordings / "telco-customer-churn.csv"))

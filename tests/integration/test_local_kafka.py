@@ -19,7 +19,7 @@ from driftline.console.local.kafka import Proxied
 from driftline.console.local.processes import birth_of, wait_until
 from driftline.console.local.service import free_port
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("usual_ports")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("usual_ports"), pytest.mark.timeout(400)]
 
 CLUSTER = "[^;]*, or use an existing cluster: export DRIFTLINE_BOOTSTRAP_SERVERS=.* DRIFTLINE_REGISTRY_URL="
 """The end of every error that leaves a user without a local Kafka."""

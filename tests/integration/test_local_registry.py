@@ -11,7 +11,7 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from driftline.console.local import LocalRegistry, read_endpoints
 from driftline.console.local.processes import birth_of, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("usual_ports")]
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("usual_ports"), pytest.mark.timeout(400)]
 
 RECORD = '{"type": "record", "name": "Thing", "namespace": "test", "fields": [{"name": "a", "type": "string"}]}'
 
