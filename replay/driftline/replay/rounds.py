@@ -127,6 +127,7 @@ async def ask_on(
 
     Room is asked for all rounds at once, and again only by an attempt that costs more: where a budget ends must not
     depend on whose first round came back first.
+
     A lost call is not written, and asked again next time. Between an answer and the ledger nothing is awaited: no
     cancellation falls in between.
 
@@ -147,7 +148,8 @@ async def ask_on(
             if spending is not None and _exceeds(paid, room):
                 # What it holds is given back first: two that held some and waited for more would wait for ever.
                 _settle(spending, room, paid)
-                paid, room = [], await spending.admit(logged, rounds.request)
+                paid, room = [], None
+                room = await spending.admit(logged, rounds.request)
                 if room is None:
                     return None
             answer = as_logged(await proposer.propose(rounds.request))
