@@ -235,7 +235,9 @@ def _retire(ledger: Ledger, opened: Opened, request: ReplayRequest) -> None:
         for call in _every_call(request):
             asked = call.arm.request(logged.decision, subject, "plan", request.limits.order_seed, call.asking)
             key = call.arm.key(logged.decision, subject, asked, call.asking)
-            keys += [key, *rounds_of(logged.decision, subject, asked, key).known_keys(ledger.get)]
+            rounds = rounds_of(logged.decision, subject, asked, key)
+            rounds.carry(ledger.get)
+            keys += rounds.keys
     ledger.retire(keys)
 
 

@@ -25,10 +25,12 @@ class ToolsAsked:
 ARGUMENTS_SHOWN_MAX = 200
 """Characters, where a person is told of a call that the log has no answer to."""
 Number = TypeVar("Number", int, float)
-Conversing = Generator[ProposalRequest | ToolsAsked, Answer | Sequence[Read], Answer]
+T = TypeVar("T")
+Steps = Generator[ProposalRequest | ToolsAsked, Answer | Sequence[Read], T]
+"""Yields what is to be asked next, of the model or of tools; gets the answer sent in; returns its result."""
 
 
-def converse(request: ProposalRequest, tools: Sequence[Tool], reads_max: int) -> Conversing:
+def converse(request: ProposalRequest, tools: Sequence[Tool], reads_max: int) -> Steps[Answer]:
     """Ask for one attempt. At most `reads_max` calls of tools are let through; past them the model must answer.
 
     Yields:

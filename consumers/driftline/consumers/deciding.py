@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, TypeVar
 
 from driftline.consumers.app import App
 from driftline.consumers.asking_tools import Protect, ask_tools, unprotected
 from driftline.consumers.boundary import OnExhausted
-from driftline.consumers.conversing import ToolsAsked
+from driftline.consumers.conversing import Steps, ToolsAsked
 from driftline.consumers.dead import record_bytes, to_dead
 from driftline.consumers.engine import Input, Outcome, decide
 from driftline.consumers.partition import OwnedPartition
@@ -37,6 +37,8 @@ from driftline.schemas import (
     canonical_json,
 )
 from driftline.schemas.cloudevents import epoch_ms
+
+T = TypeVar("T")
 
 _log = logging.getLogger("driftline.deciding")
 
@@ -261,15 +263,19 @@ def _check_sizes(outgoing: Sequence[Outgoing]) -> None:
 
 async def drive(given: Input, proposer: Proposer, protect: Protect = unprotected) -> Outcome:
     """Run the engine for one event: ask the proposer, and the tools that it asks for."""
-    deciding = decide(given)
-    wanted = next(deciding)
+    return await drive_steps(decide(given), proposer, protect)
+
+
+async def drive_steps(steps: Steps[T], proposer: Proposer, protect: Protect = unprotected) -> T:
+    """As `drive`, for the engine or a part of it: what the steps return."""
+    wanted = next(steps)
     while True:
         if isinstance(wanted, ToolsAsked):
             told: Answer | Sequence[Read] = await ask_tools(wanted, protect)
         else:
             told = await proposer.propose(wanted)
         try:
-            wanted = deciding.send(told)
+            wanted = steps.send(told)
         except StopIteration as finished:
-            outcome: Outcome = finished.value
-            return outcome
+            result: T = finished.value
+            return result

@@ -6,14 +6,14 @@ It knows nothing of Kafka, clocks, threads or files. The Kafka runtime, the repl
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from driftline.consumers.boundary import BoundBoundary, OnExhausted
-from driftline.consumers.conversing import ToolsAsked, converse
+from driftline.consumers.conversing import Steps, converse
 from driftline.consumers.judging import Case, Judgement
 from driftline.consumers.machine_rows import LEGAL, ROW, ROW_VERSION, without_memory
 from driftline.consumers.parsing import no_answer, recorded_text
@@ -25,7 +25,6 @@ from driftline.schemas import (
     Event,
     InputCoordinates,
     NotCanonical,
-    Read,
     Rejection,
     RejectionFeedback,
     Verdict,
@@ -36,7 +35,7 @@ from driftline.schemas import (
 from driftline.schemas.ids import derive_id
 from driftline.schemas.names import ESCALATED
 
-Deciding = Generator[ProposalRequest | ToolsAsked, Answer | Sequence[Read], "Outcome"]
+Deciding = Steps["Outcome"]
 
 
 @dataclass(frozen=True)

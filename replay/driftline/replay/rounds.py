@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from driftline.consumers.conversing import ToolsAsked, converse
 from driftline.consumers.proposing import Answer, ProposalRequest, Proposer
@@ -66,7 +67,7 @@ class Rounds:
 
     Attributes:
         request: The next one, while there is no answer.
-        key: What the ledger files its answer under.
+        keys: What the ledger files the answer of each round under; the last is that of `request`.
         answer: Of the attempt; None while a request is to be made.
     """
 
@@ -78,12 +79,21 @@ class Rounds:
         tools: Sequence[Tool] = (),
         reads_max: int = 0,
     ) -> None:
-        self.key = key
+        self.keys = [key]
         self.answer: Answer | None = None
-        self._recorded = RecordedReads(decision)
+        self._decision = decision
         self._conversing = converse(request, tools, reads_max)
         self.request = request
         next(self._conversing)
+
+    @property
+    def key(self) -> AnswerKey:
+        """The last of the keys."""
+        return self.keys[-1]
+
+    @cached_property
+    def _recorded(self) -> RecordedReads:
+        return RecordedReads(self._decision)
 
     def send(self, answer: Answer) -> None:
         """Take the answer to `request`."""
@@ -95,19 +105,12 @@ class Rounds:
             self.answer = finished.value
         else:
             self.request = wanted
-            self.key = replace(self.key, attempt_chain=chain_hash(wanted))
-
-    def known_keys(self, known: Callable[[AnswerKey], Answer | None]) -> list[AnswerKey]:
-        """As `carry`; the keys of the answers that the ledger had."""
-        keys: list[AnswerKey] = []
-        while self.answer is None and (found := known(self.key)) is not None:
-            keys.append(self.key)
-            self.send(found)
-        return keys
+            self.keys.append(replace(self.key, attempt_chain=chain_hash(wanted)))
 
     def carry(self, known: Callable[[AnswerKey], Answer | None]) -> Answer | None:
         """Go on as far as the ledger knows the answers; that of the attempt, where it knows them all."""
-        self.known_keys(known)
+        while self.answer is None and (found := known(self.key)) is not None:
+            self.send(found)
         return self.answer
 
 

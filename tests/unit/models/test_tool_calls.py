@@ -13,11 +13,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from driftline.consumers import Tool
-from driftline.consumers.asking_tools import ask_tools, unprotected
-from driftline.consumers.conversing import ToolsAsked, converse
+from driftline.consumers.conversing import converse
+from driftline.consumers.deciding import drive_steps
 from driftline.consumers.models import LiteLLMProposer
 from driftline.consumers.proposing import Answer, CallKey, ProposalRequest, ProposerFailure, ToolCall
-from driftline.schemas import Read
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*using the `ReadOnly` qualifier:UserWarning")
 
@@ -113,19 +112,7 @@ async def ask_on(provider: OpenAI, tools: Sequence[Tool], reads_max: int) -> Ans
         tools=[tool.shown for tool in tools],
         may_ask=bool(tools),
     )
-    conversing = converse(request, tools, reads_max)
-    wanted = next(conversing)
-    while True:
-        told: Answer | Sequence[Read]
-        if isinstance(wanted, ToolsAsked):
-            told = await ask_tools(wanted, unprotected)
-        else:
-            told = await proposer.propose(wanted)
-        try:
-            wanted = conversing.send(told)
-        except StopIteration as finished:
-            answer: Answer = finished.value
-            return answer
+    return await drive_steps(converse(request, tools, reads_max), proposer)
 
 
 def attempt(

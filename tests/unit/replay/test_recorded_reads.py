@@ -284,8 +284,10 @@ def test_what_is_retired_is_asked_anew_round_by_round(
     for logged in segment.decisions:
         request = SIM.request(logged.decision, subject, "run", 0)
         key = SIM.key(logged.decision, subject, request)
-        keys += rounds_of(logged.decision, subject, request, key).known_keys(ledger.get)
-    assert (len(keys), ledger.retire(keys)) == (10, 10)
+        rounds = rounds_of(logged.decision, subject, request, key)
+        rounds.carry(ledger.get)
+        keys += rounds.keys
+    assert ledger.retire(keys) == 10
     again = Simulated()
     forced(segment, again, calls_max=5)
     assert len(again.asked) == 10
