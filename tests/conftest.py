@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from driftline.console.local import LocalKafka, LocalRegistry
-from driftline.console.local.places import file_lock
 from driftline.log import Settings
 from driftline.schemas import content_hash
 
@@ -43,13 +42,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     finally:
         registry.stop()
         kafka.stop()
-
-
-@pytest.fixture
-def usual_ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """9092 and 8081 for one test at a time, whatever runs beside it: what was killed is to come back to its port."""
-    with file_lock(tmp_path_factory.getbasetemp().parent / "usual-ports"):
-        yield
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from tests.faults.proxy import Proxy
 from tests.faults.reading import LogView
 from tests.faults.tracing import TraceFiles
 from tests.faults.worker import EXACTLY_ONCE, Orders, make_app
+from tests.ports import steady_port
 
 from driftline.console.local import LocalKafka, LocalRegistry
 from driftline.console.local.kafka import Proxied
-from driftline.console.local.service import free_port
 from driftline.consumers.prepare import prepare
 from driftline.log import Settings
 
@@ -48,7 +48,7 @@ class Ground:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        behind, before = free_port(), free_port()
+        behind, before = steady_port(), steady_port()
         self.kafka = LocalKafka(home, proxied=Proxied(behind, before))
         self.registry = LocalRegistry(home)
         self.proxy = Proxy(behind, before)
@@ -56,8 +56,8 @@ class Ground:
     def __enter__(self) -> Self:
         """Start them."""
         try:
-            self.kafka.start(free_port(), die_with_caller=True)
-            self.registry.start(free_port(), die_with_caller=True)
+            self.kafka.start(steady_port(), die_with_caller=True)
+            self.registry.start(steady_port(), die_with_caller=True)
             self.proxy.start()
         except BaseException:
             self.__exit__(None, None, None)

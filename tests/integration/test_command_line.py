@@ -391,7 +391,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., str
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.usefixtures("usual_ports")
 def test_the_demo_tells_the_whole_story_and_can_be_repeated(demo: Callable[..., str]) -> None:
     for story in (demo("--customers", "500"), demo("--customers", "500")):
         assert "500 decisions" in story
@@ -402,7 +401,6 @@ def test_the_demo_tells_the_whole_story_and_can_be_repeated(demo: Callable[..., 
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.usefixtures("usual_ports")
 def test_the_demo_of_the_real_telco_customers(demo: Callable[..., str], recordings: Path) -> None:
     story = demo("--customers", "500", "--telco", str(recordings / "telco-customer-churn.csv"))
     assert "500 contracts come due" in story

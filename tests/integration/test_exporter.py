@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from tests.ports import steady_port
 
 from driftline.console.exporting import Watcher, read_standing
 from driftline.console.exporting.collector import LogState
@@ -177,7 +178,7 @@ def test_an_app_without_topics_is_left_out_and_hides_no_other(app: App, cluster:
 def test_a_broker_that_goes_away_and_comes_back_costs_nothing_but_the_time(tmp_path: Path, cluster: Settings) -> None:
     kafka = LocalKafka(tmp_path)
     try:
-        brokers = kafka.start(die_with_caller=True).bootstrap_servers
+        brokers = kafka.start(steady_port(), die_with_caller=True).bootstrap_servers
         settings = cluster.model_copy(update={"bootstrap_servers": brokers})
         TopicAdmin(settings).ensure(own_specs())
         tell(settings, completed("renewals", "first"))

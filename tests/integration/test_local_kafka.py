@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
+from tests.ports import steady_port
 
 from driftline.console.local import LocalKafka, LocalRegistry, read_endpoints, service
 from driftline.console.local.errors import ExitedEarlyError, NotReadyError, OtherPortError, PortInUseError
@@ -19,7 +20,7 @@ from driftline.console.local.kafka import Proxied
 from driftline.console.local.processes import birth_of, wait_until
 from driftline.console.local.service import free_port
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("usual_ports"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 CLUSTER = "[^;]*, or use an existing cluster: export DRIFTLINE_BOOTSTRAP_SERVERS=.* DRIFTLINE_REGISTRY_URL="
 """The end of every error that leaves a user without a local Kafka."""
@@ -32,9 +33,9 @@ def kafka(tmp_path: Path) -> Iterator[LocalKafka]:
     kafka.stop()
 
 
-def _start(kafka: LocalKafka) -> str:
+def _start(kafka: LocalKafka, port: int | None = None) -> str:
     """Start with durable data, and still die with the test session."""
-    address = kafka.start(die_with_caller=True).bootstrap_servers
+    address = kafka.start(port, die_with_caller=True).bootstrap_servers
     assert address is not None
     return address
 
@@ -112,7 +113,7 @@ def test_two_starts_at_once_are_one_broker(kafka: LocalKafka, tmp_path: Path) ->
 
 
 def test_a_killed_broker_starts_again_on_its_port_with_its_data(kafka: LocalKafka) -> None:
-    address = _start(kafka)
+    address = _start(kafka, steady_port())
     _write(address, b"survivor")
     pid = kafka.status().pid
     assert pid is not None
@@ -141,21 +142,22 @@ def test_a_port_in_use_is_one_line_with_a_way_out(kafka: LocalKafka) -> None:
 
 
 @pytest.mark.parametrize("kind", [LocalKafka, LocalRegistry])
-def test_a_port_taken_between_the_look_and_the_bind_is_left_for_another(
+def test_the_answer_of_another_on_the_port_is_not_taken_for_its_own(
     kind: type[LocalKafka] | type[LocalRegistry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = kind(tmp_path / "home")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = listener.getsockname()[1]
+    other, port = kind(tmp_path / "other"), free_port()
+    try:
+        other.start(port, ephemeral=True)
         monkeypatch.setattr(local._service.recipe, "preferred_port", port)
         monkeypatch.setattr(service, "is_free", lambda _: True)
-        try:
-            assert local.start(die_with_caller=True).running
-            assert str(port) not in "".join(read_endpoints(tmp_path / "home").values())
-        finally:
-            local.stop()
+
+        assert local.start(die_with_caller=True).running
+
+        assert str(port) not in "".join(read_endpoints(tmp_path / "home").values())
+    finally:
+        local.stop()
+        other.stop()
 
 
 def test_kafkas_of_two_homes_run_side_by_side(kafka: LocalKafka, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from tests.ports import steady_port
 
 from driftline.console.local import LocalRegistry, read_endpoints
 from driftline.console.local.processes import birth_of, wait_until
 
-pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("usual_ports"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(400)]
 
 RECORD = '{"type": "record", "name": "Thing", "namespace": "test", "fields": [{"name": "a", "type": "string"}]}'
 
@@ -52,7 +53,7 @@ def test_an_ephemeral_registry_registers_and_leaves_nothing(registry: LocalRegis
 
 
 def test_a_killed_registry_starts_again_with_its_schemas(registry: LocalRegistry) -> None:
-    started = registry.start(die_with_caller=True)
+    started = registry.start(steady_port(), die_with_caller=True)
     identity = _register(started.url)
     assert started.pid is not None
     os.kill(started.pid, signal.SIGKILL)

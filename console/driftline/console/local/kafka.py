@@ -198,10 +198,14 @@ class _KafkaRecipe:
         if not (work / "data" / "meta.properties").exists():
             _format(jvm, settings, work, () if self._secured is None else self._secured.scram)
         config = _write_properties(work / "server.properties", {**settings, "log.dirs": str(work / "data")})
-        return Launch([*jvm, "kafka.Kafka", str(config)], {})
+        answers = self._probe(port, _cluster_id(work / "data" / "meta.properties"))
+        return Launch([*jvm, "kafka.Kafka", str(config)], {}, answers)
 
-    def probe(self, port: int) -> Callable[[], bool]:
-        """Ask for the cluster's metadata; a broker that is not registered yet is not listed there."""
+    def _probe(self, port: int, cluster_id: str) -> Callable[[], bool]:
+        """Ask for the cluster's metadata; a broker that is not registered yet is not listed there.
+
+        Another broker may have bound the port first, and answer as well: it has another cluster id.
+        """
         from confluent_kafka import KafkaException
         from confluent_kafka.admin import AdminClient
 
@@ -217,9 +221,10 @@ class _KafkaRecipe:
 
         def answers() -> bool:
             try:
-                return bool(admin.list_topics(timeout=PROBE_TIMEOUT_S).brokers)
+                metadata = admin.list_topics(timeout=PROBE_TIMEOUT_S)
             except KafkaException:
                 return False
+            return bool(metadata.brokers) and metadata.cluster_id == cluster_id
 
         return answers
 
@@ -260,6 +265,12 @@ def _format(jvm: list[str], settings: Mapping[str, str], work: Path, scram: Sequ
         )
     config.unlink()
     staging.rename(work / "data")
+
+
+def _cluster_id(meta: Path) -> str:
+    """Read what the broker will call its cluster; empty if the file is damaged, which the broker tells itself."""
+    lines = meta.read_text(encoding="utf-8", errors="replace").splitlines()
+    return next((line.partition("=")[2].strip() for line in lines if line.startswith("cluster.id=")), "")
 
 
 def new_cluster_id() -> str:

@@ -1,6 +1,7 @@
 """A real schema registry (Apicurio, with Confluent's REST API), as a child process."""
 
 import shutil
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ STOP_GRACE_S = 15.0
 PROBE_TIMEOUT_S = 2.0
 
 API_PATH = "/apis/ccompat/v7"
+LAUNCH_HEADER = "Driftline-Launch"
+"""Every answer carries it, with what this launch alone knows."""
 
 _JVM = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
 
@@ -123,9 +126,13 @@ class _RegistryRecipe:
             # By default H2 writes half a second after it has said yes: a kill would lose schemas whose ids
             # are in records already.
             env["APICURIO_DATASOURCE_URL"] = f"jdbc:h2:file:{work / 'data' / 'registry'};WRITE_DELAY=0"
-        return Launch([java, *_JVM, f"-Djava.io.tmpdir={temp}", "-jar", str(jar)], env)
+        launch = str(uuid.uuid4())
+        header = f'-Dquarkus.http.header."{LAUNCH_HEADER}".value={launch}'
+        command = [java, *_JVM, f"-Djava.io.tmpdir={temp}", header, "-jar", str(jar)]
+        return Launch(command, env, self._probe(port, launch))
 
-    def probe(self, port: int) -> Callable[[], bool]:
+    def _probe(self, port: int, launch: str) -> Callable[[], bool]:
+        """Ask for the subjects; another registry may have bound the port first, and answers without our header."""
         from http.client import OK, HTTPConnection, HTTPException
 
         def answers() -> bool:
@@ -133,7 +140,8 @@ class _RegistryRecipe:
             connection = HTTPConnection(HOST, port, timeout=PROBE_TIMEOUT_S)
             try:
                 connection.request("GET", f"{API_PATH}/subjects")
-                return connection.getresponse().status == OK
+                response = connection.getresponse()
+                return response.status == OK and response.getheader(LAUNCH_HEADER) == launch
             except (OSError, HTTPException):
                 return False
             finally:

@@ -48,10 +48,12 @@ _TELLING_LINES = (
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What to run: the command and what it adds to the environment."""
+    """What to run: the command, what it adds to the environment, and how its answer is known."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
+    answers: Callable[[], bool]
+    """Makes one real request; True if *this* service answered it as it should, and not another on its port."""
 
 
 class Recipe(Protocol):
@@ -77,10 +79,6 @@ class Recipe(Protocol):
 
     def prepare(self, java: str, files: Path, work: Path, port: int, *, durable: bool) -> Launch:
         """Write what the service needs into `work` and return the command that runs it in the foreground."""
-        ...
-
-    def probe(self, port: int) -> Callable[[], bool]:
-        """Return a function that makes one real request and says whether it was answered as it should."""
         ...
 
 
@@ -234,15 +232,14 @@ class Service:
             # Recorded before it answers: if this process is killed meanwhile, a stop still finds the child.
             run = Run(process.pid, process.birth, port, plan.version, str(work), plan.ephemeral)
             write_atomic(self.folder / "run.json", json.dumps(asdict(run)) + "\n")
-            self._wait_for_answer(process, port)
+            self._wait_for_answer(process, port, launch.answers)
         except BaseException:
             terminate(process, 0 if plan.ephemeral else recipe.stop_grace_s)
             raise
         return run
 
-    def _wait_for_answer(self, process: ProcessRef, port: int) -> None:
+    def _wait_for_answer(self, process: ProcessRef, port: int, answers: Callable[[], bool]) -> None:
         recipe = self.recipe
-        answers = recipe.probe(port)
         in_time = wait_until(lambda: not is_alive(process) or answers(), recipe.ready_timeout_s)
         tail = last_lines(self.log_file, LOG_TAIL_LINES)
         if not is_alive(process):
