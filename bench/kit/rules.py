@@ -6,7 +6,7 @@ does. None where a rule needs more answers to an event than the scene has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,9 @@ from driftline.detectors import (
     SwapLearner,
     floor_reading,
     mmd_statistic,
+    spread_difference,
 )
+from driftline.detectors.betting import log_mean_exp
 
 LEVELS = (0.05, 0.01)
 PEEK_EVERY = 50
@@ -65,12 +67,20 @@ class _First:
 
 def _bet(differences: Floats, two_sided: bool = True) -> Floats:
     """Alarms of betting on differences; shape (draws, events)."""
-    draws = len(differences)
-    processes, first, every = BettingEProcesses(draws, two_sided=two_sided), _First(draws), np.arange(draws)
-    for number, column in enumerate(differences.T, start=1):
-        processes.update(every, column)
-        if column.any():
-            first.look(number, processes.log_e_values)
+    return _bet_on_all([(differences, two_sided)])
+
+
+def _bet_on_all(bets: Sequence[tuple[Floats, bool]]) -> Floats:
+    """Alarms of capital that lies evenly on bets: differences, shape (draws, events), and whether on both signs."""
+    draws = len(bets[0][0])
+    processes = [BettingEProcesses(draws, two_sided=two_sided) for _, two_sided in bets]
+    first, every = _First(draws), np.arange(draws)
+    for number in range(bets[0][0].shape[1]):
+        columns = [differences[:, number] for differences, _ in bets]
+        for process, column in zip(processes, columns, strict=True):
+            process.update(every, column)
+        if any(column.any() for column in columns):
+            first.look(number + 1, log_mean_exp(np.array([process.log_e_values for process in processes]), axis=0))
     return first.at
 
 
@@ -99,12 +109,29 @@ def excess(draws: Draws) -> Alarms:
 
 def mmd(draws: Draws) -> Alarms:
     """Two answers of each arm at the action level."""
+    four = _two_of_each(draws)
+    if four is None:
+        return None
+    halves = _by_pattern(four, lambda event: mmd_statistic((event[1], event[2]), (event[0], event[3])) / 2)
+    return _bet(halves, two_sided=False)
+
+
+def spread(draws: Draws) -> Alarms:
+    """Half of the capital on MMD, half on the difference of spreads."""
+    four = _two_of_each(draws)
+    if four is None:
+        return None
+    halves = _by_pattern(four, lambda event: mmd_statistic((event[1], event[2]), (event[0], event[3])) / 2)
+    differences = _by_pattern(four, lambda event: spread_difference((event[1], event[2]), (event[0], event[3])))
+    return _bet_on_all([(halves, False), (differences, True)])
+
+
+def _two_of_each(draws: Draws) -> Ints | None:
+    """Codes of the candidate's first answer, two of the incumbent and the candidate's second, at the action level."""
     if draws.second is None:
         return None
-    action = draws.level("action")
-    four = np.concatenate([draws.samples[:, :, :3], draws.second[:, :, None]], axis=2)
-    halves = _by_pattern(action[four], lambda event: mmd_statistic((event[1], event[2]), (event[0], event[3])) / 2)
-    return _bet(halves, two_sided=False)
+    answers = np.concatenate([draws.samples[:, :, :3], draws.second[:, :, None]], axis=2)
+    return np.asarray(draws.level("action")[answers])
 
 
 def _by_pattern(codes: Ints, statistic: Callable[[list[int]], float]) -> Floats:
@@ -250,6 +277,7 @@ OURS = (
     Rule(f"soft rank, {FLOOR_RUNS} cached runs", soft_rank),
     Rule(f"excess mismatch, {FLOOR_RUNS} cached runs", excess),
     Rule("MMD", mmd, calls_per_event=3),
+    Rule("MMD and spread", spread, calls_per_event=3),
 )
 THEIRS = (
     Rule("McNemar, once", mcnemar_once),

@@ -199,6 +199,13 @@ def largest_by_excess(runs: Sequence[list[str | None]], candidate: Sequence[str 
 Answers = Callable[[str], list[list[JudgedAnswer]]]
 
 
+def test_a_noisier_version_is_seen_by_four_fresh_answers_a_decision_although_its_rates_stay(replay: Replay) -> None:
+    """MMD alone grows with the square of the change; beside it the second phase holds the two spreads together."""
+    result = replay("renewals-noisier", 0, delta=0.001, mmd=True)
+    assert result.spread_calls > 0
+    assert result.verdict == "diverged"
+
+
 def test_a_noisier_version_is_seen_by_its_excess_mismatch_although_its_rates_stay(
     incumbent: list[list[JudgedAnswer]], answers: Answers
 ) -> None:

@@ -9,7 +9,7 @@ from driftline.detectors.edetector import EDetector
 from driftline.detectors.excess import FloorEvidence, FloorReading, excess_mismatch, floor_reading
 from driftline.detectors.intervals import MeanExceeds, betting_interval, mismatch_interval
 from driftline.detectors.judge import SequentialJudge
-from driftline.detectors.mmd import MmdEProcess, mmd_statistic
+from driftline.detectors.mmd import MmdEProcess, SpreadEProcess, mmd_statistic, spread_difference
 from driftline.detectors.order import planned_order
 from driftline.detectors.outcomes import (
     ArmOutcome,
@@ -58,6 +58,7 @@ __all__ = [
     "Slope",
     "SoftRank",
     "SoftRanks",
+    "SpreadEProcess",
     "Standing",
     "StratumChange",
     "StratumSummary",
@@ -79,4 +80,5 @@ __all__ = [
     "power_by_simulation",
     "power_over_strata",
     "smallest_detectable_change",
+    "spread_difference",
 ]

@@ -1,9 +1,12 @@
-"""Maximum mean discrepancy: does the candidate spread its answers differently than the incumbent?"""
+"""Two answers of each arm: does the candidate spread its answers differently than the incumbent?"""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from driftline.detectors.betting import BettingEProcess
+import numpy as np
+
+from driftline.detectors.betting import BettingEProcess, e_from_log
 from driftline.detectors.carried import Saved, State, carried
 
 T = TypeVar("T")
@@ -29,9 +32,28 @@ def mmd_statistic(baseline_pair: tuple[T, T], candidate_pair: tuple[T, T], kerne
     (first, second), (third, fourth) = baseline_pair, candidate_pair
     within = [kernel(first, second), kernel(third, fourth)]
     across = [kernel(first, third), kernel(first, fourth), kernel(second, third), kernel(second, fourth)]
-    if not all(0.0 <= value <= 1.0 for value in within + across):
-        raise ValueError("a kernel must have values in [0, 1]")
+    _require_unit(within + across)
     return sum(within) - sum(across) / 2
+
+
+def spread_difference(baseline_pair: tuple[T, T], candidate_pair: tuple[T, T], kernel: Kernel[T] = same) -> float:
+    """Return D = k(L, A') - k(B, B'), in [-1, 1]: above 0 where the candidate agrees less with itself.
+
+    If the four are exchangeable its mean is 0. It is the part of `mmd_statistic` that lies within the arms, with the
+    signs that make its mean grow with a change of spread itself and not with its square; a candidate that gives other
+    answers and spreads them alike it does not see.
+
+    Raises:
+        ValueError: the kernel's value is outside [0, 1].
+    """
+    within = [kernel(*baseline_pair), kernel(*candidate_pair)]
+    _require_unit(within)
+    return within[0] - within[1]
+
+
+def _require_unit(values: Sequence[float]) -> None:
+    if not all(0.0 <= value <= 1.0 for value in values):
+        raise ValueError("a kernel must have values in [0, 1]")
 
 
 class MmdEProcess:
@@ -97,3 +119,38 @@ class MmdEProcess:
         # Bets on both signs would be another process.
         saved.require(process._bets.state()["two_sided"] is False, "bets")
         return process
+
+
+class SpreadEProcess:
+    """An e-process for "two answers of the incumbent and two of the candidate are exchangeable", of two bets.
+
+    Half of the capital is `MmdEProcess`, which sees any change of the law, in time that grows with the inverse fourth
+    power of its size; half bets on `spread_difference` with both signs, which sees a candidate that varies more or
+    less, in time that grows with the inverse square. Their mean is an e-process, whatever they share.
+
+    With `min_effect` m the null is that of `MmdEProcess`: pairs of independent answers differ in law by at most
+    m * (2 - m) then, and so does the mean of the difference.
+
+    Source: `MmdEProcess`; Waudby-Smith & Ramdas 2024 for the bets; Vovk & Wang 2021 for the mean.
+    """
+
+    __slots__ = ("_difference", "_mmd")
+
+    def __init__(self, min_effect: float = 0.0) -> None:
+        self._mmd = MmdEProcess(min_effect=min_effect)
+        self._difference = BettingEProcess(min_effect * (2.0 - min_effect))
+
+    @property
+    def log_e_value(self) -> float:
+        """Natural logarithm of the current e-value."""
+        return float(np.logaddexp(self._mmd.log_e_value, self._difference.log_e_value)) - math.log(2.0)
+
+    @property
+    def e_value(self) -> float:
+        """The current e-value (not its running maximum), held at the largest double."""
+        return e_from_log(self.log_e_value)
+
+    def update(self, baseline_pair: tuple[object, object], candidate_pair: tuple[object, object]) -> None:
+        """Bet on one event: two answers of the incumbent and two of the candidate, compared by equality."""
+        self._mmd.update(baseline_pair, candidate_pair)
+        self._difference.update(spread_difference(baseline_pair, candidate_pair))

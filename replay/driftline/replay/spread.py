@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from driftline.detectors import Decision, JudgeSummary, StratumSummary, e_bh, global_e_value
-from driftline.detectors.mmd import MmdEProcess
+from driftline.detectors.mmd import SpreadEProcess
 from driftline.replay.arms import INCUMBENT_ARM, ArmCall, Asking, Candidate, Incumbent
 from driftline.replay.counting import cost_usd, paid_calls
 from driftline.replay.levels import EXIT_FAMILY, VERDICT, JudgedAnswer
@@ -141,7 +141,7 @@ class SpreadEvidence:
         self._main = _by_level(first.judged)
         self._change = first.change
         self._fresh = {
-            (stratum, level): MmdEProcess(min_effect=limits.min_effect)
+            (stratum, level): SpreadEProcess(min_effect=limits.min_effect)
             for stratum in first.open_strata
             for level in EXIT_FAMILY
         }

@@ -7,7 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from driftline.detectors import BettingEProcesses, MmdEProcess, SoftRank, mmd_statistic
+from driftline.detectors import (
+    BettingEProcess,
+    BettingEProcesses,
+    MmdEProcess,
+    SoftRank,
+    SpreadEProcess,
+    mmd_statistic,
+    spread_difference,
+)
 
 PATHS, EVENTS = 3000, 300
 
@@ -43,6 +51,8 @@ def test_over_all_orders_of_four_answers_the_statistic_has_mean_zero(answers: tu
     each = [mmd_statistic((one, two), (three, four)) for one, two, three, four in permutations(answers)]
     assert np.mean(each) == pytest.approx(0.0, abs=1e-12)
     assert -2.0 <= min(each) <= max(each) <= 2.0
+    differences = [spread_difference((one, two), (three, four)) for one, two, three, four in permutations(answers)]
+    assert sum(differences) == 0.0
 
 
 @settings(deadline=None)
@@ -108,16 +118,52 @@ def test_a_kernel_outside_its_range_is_refused_and_changes_nothing() -> None:
     assert process.n == 0
 
 
+@settings(deadline=None)
+@given(st.lists(Answers, max_size=30), st.floats(0.0, 0.9))
+def test_the_spread_process_has_half_its_capital_on_either_bet(fed: list[tuple[int, ...]], min_effect: float) -> None:
+    process, mmd = SpreadEProcess(min_effect), MmdEProcess(min_effect=min_effect)
+    difference = BettingEProcess(1 - (1 - min_effect) ** 2)
+    for one, two, three, four in fed:
+        process.update((one, two), (three, four))
+        mmd.update((one, two), (three, four))
+        difference.update(float(one == two) - float(three == four))
+    assert process.e_value == pytest.approx((mmd.e_value + difference.e_value) / 2, rel=1e-9)
+
+
+def shares_seen(answers: np.ndarray, min_effect: float = 0.0) -> dict[str, float]:
+    """By process, the share of paths on which it ever reaches 20."""
+    alarmed = {"mmd": 0, "spread": 0}
+    for path in answers.tolist():
+        processes: dict[str, MmdEProcess | SpreadEProcess] = {
+            "mmd": MmdEProcess(min_effect=min_effect),
+            "spread": SpreadEProcess(min_effect),
+        }
+        tops = dict.fromkeys(processes, 1.0)
+        for one, two, three, four in path:
+            for name, process in processes.items():
+                process.update((one, two), (three, four))
+                tops[name] = max(tops[name], process.e_value)
+        for name, top in tops.items():
+            alarmed[name] += top >= 20
+    return {name: count / len(answers) for name, count in alarmed.items()}
+
+
+def test_independent_answers_of_one_law_alarm_the_spread_process_at_most_at_the_nominal_rate() -> None:
+    answers = drawn(np.random.default_rng(87), [0.5, 0.3, 0.2], [0.5, 0.3, 0.2])[:400]
+    assert shares_seen(answers)["spread"] <= binom.ppf(0.999, 400, 0.05) / 400
+
+
+@pytest.mark.parametrize("incumbent, candidate", [([0.93, 0.07], [0.8, 0.2]), ([0.8, 0.2], [0.93, 0.07])])
+def test_a_little_more_or_less_spread_is_seen_where_the_square_of_it_is_not(
+    incumbent: list[float], candidate: list[float]
+) -> None:
+    seen = shares_seen(drawn(np.random.default_rng(88), incumbent, candidate)[:100])
+    assert seen["spread"] > 0.9
+    assert seen["mmd"] < 0.5
+
+
 def test_with_a_smallest_effect_laws_at_its_border_alarm_at_most_at_the_nominal_rate() -> None:
     """Within .4 of one another in total variation, and found at once where no effect is too small."""
-    answers = drawn(np.random.default_rng(86), [1.0, 0.0], [0.6, 0.4])[:150].tolist()
-    alarmed = {0.0: 0, 0.4: 0}
-    for min_effect in alarmed:
-        for path in answers:
-            process, top = MmdEProcess(min_effect=min_effect), 1.0
-            for one, two, three, four in path:
-                process.update((one, two), (three, four))
-                top = max(top, process.e_value)
-            alarmed[min_effect] += top >= 20
-    assert alarmed[0.0] > 75
-    assert alarmed[0.4] <= binom.ppf(0.999, 150, 0.05)
+    answers = drawn(np.random.default_rng(86), [1.0] + [0.0] * 8, [0.6] + [0.05] * 8)[:150]
+    assert min(shares_seen(answers).values()) > 0.5
+    assert max(shares_seen(answers, min_effect=0.4).values()) <= binom.ppf(0.999, 150, 0.05) / 150
