@@ -444,3 +444,9 @@ def test_records_that_others_wrote_are_shown_as_they_lie_there(cli: Cli, cluster
     assert shown["headers"] == {"none": None, "bytes": {"base64": "/w=="}, "driftline_reason": "not_wire_format"}
     assert json.loads(empty.stdout)["undecodable"].startswith("no_value: ")
     assert json.loads(empty.stdout)["value"] is None
+    listed = json.loads(cli("dead", app_name, "--json").stdout)
+    assert listed["reasons"] == {"not_wire_format": 1, "": 1}
+    assert [(one["at"], one["reason"], one["source"]) for one in listed["records"]] == [
+        (f"{topics.dead}[0]@0", "not_wire_format", ""),
+        (f"{topics.dead}[0]@1", "", ""),
+    ]

@@ -1,16 +1,24 @@
-"""Looking at the log and at runs: `show`, `alerts`, `topics`, `sql`."""
+"""Looking at the log and at runs: `show`, `dead`, `alerts`, `topics`, `sql`."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from heapq import heappush, heappushpop
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from driftline.log import Record
     from driftline.schemas import Codec
 
 SHOW_EXAMPLE = "Example: driftline show 'renewals.decisions[0]@12' --app renewals"
+DEAD_EXAMPLE = "Example: driftline dead renewals --last 3"
 ALERTS_EXAMPLE = "Example: driftline alerts --app renewals --last 3"
 SQL_EXAMPLE = "Example: driftline sql 'FROM by_stream'"
 
@@ -69,6 +77,53 @@ def _base64(raw: bytes) -> dict[str, str]:
     from base64 import b64encode
 
     return {"base64": b64encode(raw).decode()}
+
+
+def dead(
+    app: Annotated[str, typer.Argument(help="App in driftline.toml, module:attribute, or the prefix of its topics.")],
+    last: Annotated[int, typer.Option(min=1, help="How many, the latest by event time.")] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """List what lies on an app's dead topic, newest last: the reason, and where it lay on the input."""
+    from driftline.console.common import find_app, out, say
+    from driftline.log import AppTopics, KafkaReader, load_settings
+
+    settings = load_settings()
+    found = find_app(app, settings)
+    topic = AppTopics(found.name if found else app).dead
+    reader = KafkaReader(settings)
+    reasons, latest = _latest_dead(reader.read(reader.span(topic)), last)
+    if as_json:
+        out.print_json(data={"topic": topic, "reasons": reasons, "records": latest})
+        return
+    told = ", ".join(f"{number} {reason or 'without a reason'}" for reason, number in reasons.items())
+    say(f"{topic}: {told or 'empty'}")
+    for one in latest:
+        source = f"from {one['source']}" if one["source"] else "of unknown source"
+        say(f"{one['at']}  {one['event_time']}  {one['reason']}  {source}  {one['detail']}".rstrip())
+    if latest:
+        say(f"one whole, with its bytes: driftline show '{latest[-1]['at']}' --app {app}")
+
+
+def _latest_dead(records: Iterable[Record], last: int) -> tuple[dict[str, int], list[dict[str, Any]]]:
+    """How often each reason occurs, and the latest records, oldest first."""
+    from driftline.consumers.dead import why_dead
+    from driftline.schemas.times import format_time
+
+    reasons: Counter[str] = Counter()
+    kept: list[tuple[int, int, int, dict[str, Any]]] = []
+    for record in records:
+        why = why_dead(record)
+        reasons[why.reason] += 1
+        shown = {
+            "at": str(record.at),
+            "event_time": format_time(datetime.fromtimestamp(record.timestamp_ms / 1000, UTC)),
+            "key": _text(record.key),
+            **asdict(why),
+        }
+        push = heappushpop if len(kept) == last else heappush
+        push(kept, (record.timestamp_ms, record.at.partition, record.at.offset, shown))
+    return dict(reasons.most_common()), [shown for *_, shown in sorted(kept, key=itemgetter(0, 1, 2))]
 
 
 def alerts(

@@ -71,6 +71,7 @@ app.command("reliability", epilog=reliability_command.EXAMPLE)(reliability_comma
 app.command("report", epilog=report_command.EXAMPLE)(report_command.report)
 app.command("sql", epilog=log_commands.SQL_EXAMPLE)(log_commands.sql)
 app.command("show", epilog=log_commands.SHOW_EXAMPLE)(log_commands.show)
+app.command("dead", epilog=log_commands.DEAD_EXAMPLE)(log_commands.dead)
 app.command("alerts", epilog=log_commands.ALERTS_EXAMPLE)(log_commands.alerts)
 app.add_typer(log_commands.topics_app, name="topics")
 app.add_typer(state_command.state_app, name="state")

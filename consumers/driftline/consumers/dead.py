@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from driftline.log import Outgoing, Record
 from driftline.schemas import Undecodable, UndecodableReason
 
@@ -35,6 +37,25 @@ def to_dead(record: Record, topic: str, error: Undecodable) -> Outgoing:
         headers=[*(record.headers if fits else ()), *why],
         partition=record.at.partition,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """Why a record lies on the dead topic, as its headers say; empty where they do not."""
+
+    reason: str
+    detail: str
+    source: str
+    """`topic[partition]@offset` of the input."""
+
+
+def why_dead(record: Record) -> Dead:
+    """Read what `to_dead` wrote; bytes that are no text, as others may write them, are shown with `\\x`."""
+    # An input may bring headers of the same names, and they come first.
+    told = {name: (value or b"").decode(errors="backslashreplace") for name, value in record.headers}
+    topic, partition, offset = (told.get(f"driftline_{name}", "") for name in ("topic", "partition", "offset"))
+    source = f"{topic}[{partition}]@{offset}" if topic else ""
+    return Dead(told.get("driftline_reason", ""), told.get("driftline_detail", ""), source)
 
 
 def record_bytes(record: Record | Outgoing) -> int:

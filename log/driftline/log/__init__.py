@@ -16,7 +16,7 @@ from driftline.log.records import (
     Record,
     Span,
 )
-from driftline.log.settings import Settings, load_settings
+from driftline.log.settings import Settings, load_home, load_settings
 from driftline.log.topics import ALERTS, ARTIFACTS, AppTopics, TopicAdmin, TopicSpec
 from driftline.log.writer import CommitRefused, OutcomeUnknown, TransactionalWriter, WriterFenced
 
@@ -46,6 +46,7 @@ __all__ = [
     "WriterFenced",
     "artifact_record",
     "decision_record",
+    "load_home",
     "load_settings",
     "partition_of",
     "prepare",

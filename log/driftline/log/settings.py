@@ -7,6 +7,7 @@ how Kubernetes, systemd and Docker hand them out. They are in no repr, no error 
 from __future__ import annotations
 
 import json
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -226,6 +227,18 @@ def load_settings(bootstrap_servers: str | None = None, registry_url: str | None
         raise BadInput(f"setting {where}: {first['msg']}", f"mend it in {CONFIG_FILE} or DRIFTLINE_*") from None
     except SettingsError as error:
         raise BadInput(f"DRIFTLINE_*: {error}", "tables are given as one JSON object") from None
+
+
+def load_home() -> Path:
+    """The setting `home` alone; nothing in that folder is read, which may be damaged or not there yet.
+
+    Raises:
+        BadInput: `driftline.toml` is wrong.
+    """
+    home = os.environ.get("DRIFTLINE_HOME") or _read_config(CONFIG_FILE).get("home") or HOME_DEFAULT
+    if not isinstance(home, (str, Path)):
+        raise BadInput("setting home: not a path", f"mend it in {CONFIG_FILE}")
+    return Path(home)
 
 
 def _plain(value: str | Path | SecretStr) -> str:

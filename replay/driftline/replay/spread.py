@@ -1,11 +1,11 @@
-"""The second phase: four fresh calls a decision in the strata that the first left open, judged by MMD.
+"""The second phase: four fresh calls a decision in the strata that the first left open.
 
 Two answers of the incumbent and two of the candidate show what rates cannot: a candidate that always gives the
-commonest answer, or varies more around it. Nothing is shared with what the first phase saw, so that given it the
-four are exchangeable if nothing changed. The e-value of a stratum's second phase therefore multiplies that of its
-first: a product of e-values each of which is valid given all before it is an e-value. For the same reason the
-strata may be chosen by what the first phase found. Each level is tested by its own answers: a changed action names
-no verdict.
+commonest answer, or varies more around it (`SpreadEProcess`). Nothing is shared with what the first phase saw, so
+that given it the four are exchangeable if nothing changed. The e-value of a stratum's second phase therefore
+multiplies that of its first: a product of e-values each of which is valid given all before it is an e-value. For the
+same reason the strata may be chosen by what the first phase found. Each level is tested by its own answers: a changed
+action names no verdict.
 """
 
 from __future__ import annotations

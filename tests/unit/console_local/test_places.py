@@ -44,6 +44,17 @@ def test_an_atomic_write_leaves_nothing_but_the_file(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "file").read_text() == "new"
 
 
+def test_home_follows_the_configuration_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DRIFTLINE_HOME", raising=False)
+    (tmp_path / "driftline.toml").write_text('home = "kept/here"\n')
+    assert default_home() == tmp_path / "kept" / "here"
+    monkeypatch.setenv("DRIFTLINE_HOME", "elsewhere")
+    assert default_home() == tmp_path / "elsewhere"
+
+
 def test_home_and_artifacts_follow_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DRIFTLINE_HOME", raising=False)

@@ -11,14 +11,19 @@ from typing import TextIO
 
 from driftline.console.local.errors import LocalServiceError
 
-HOME_VARIABLE = "DRIFTLINE_HOME"
 ARTIFACTS_VARIABLE = "DRIFTLINE_ARTIFACTS"
 ENDPOINTS_FILE = "local.json"
 
 
 def default_home() -> Path:
-    """Return `$DRIFTLINE_HOME`, else `.driftline` in the working directory, as an absolute path."""
-    return Path(os.environ.get(HOME_VARIABLE) or ".driftline").absolute()
+    """Return the setting `home` (`$DRIFTLINE_HOME`, else `driftline.toml`, else `.driftline`) as an absolute path.
+
+    Raises:
+        BadInput: `driftline.toml` is wrong.
+    """
+    from driftline.log import load_home
+
+    return load_home().absolute()
 
 
 def default_artifacts() -> Path:
