@@ -13,6 +13,7 @@ from driftline.consumers.models.gateway import OWN_PROVIDERS, load_litellm
 from driftline.consumers.proposing import ProposalRequest
 from driftline.replay.arms import first_attempt
 from driftline.replay.segment import LoggedDecision
+from driftline.schemas import Attempt
 
 CHARACTERS_A_TOKEN = 4
 """Of English text, by the providers' own rule of thumb; used where the log recorded no usage."""
@@ -101,11 +102,20 @@ def expected_tokens(logged: LoggedDecision, request: ProposalRequest, same_promp
     written = usage.completion_tokens
     recorded = read is not None and written is not None
     if read is None:
-        read = sum(len(str(message.get("content") or "")) for message in request.messages) // CHARACTERS_A_TOKEN
+        read = _characters_read(attempt, request) // CHARACTERS_A_TOKEN
     if written is None:
         text = attempt.raw_response
         written = COMPLETION_TOKENS_UNKNOWN if text is None else len(text) // CHARACTERS_A_TOKEN
     return Tokens(read, written, recorded)
+
+
+def _characters_read(attempt: Attempt, request: ProposalRequest) -> int:
+    """Of all rounds that the log's attempt had: each reads messages and tools again, and what was told before it."""
+    shown = sum(len(str(message.get("content") or "")) for message in request.messages)
+    shown += sum(len(json.dumps(dict(tool))) for tool in request.tools)
+    rounds = 1 + max((read.round for read in attempt.reads), default=0)
+    told = [(rounds - read.round) * (len(read.arguments) + len(read.answer or "")) for read in attempt.reads]
+    return rounds * shown + sum(told)
 
 
 def room_for(tokens: Tokens, parameters: Mapping[str, Any]) -> Tokens:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +12,11 @@ import pytest
 from driftline.consumers.prompt import Prompt
 from driftline.detectors import StratumChange, power_over_strata, smallest_detectable_change
 from driftline.replay import Candidate, Ledger, Limits, RecordedSubject, Segment
-from driftline.replay.arms import Incumbent, calls_of
+from driftline.replay.arms import Asking, Incumbent, calls_of
 from driftline.replay.identity import prompt_diff
 from driftline.replay.plan import ReplayPlan, plan_data, plan_replay, require_priced, room_in_usd
-from driftline.replay.pricing import PriceMap, Tokens
-from driftline.schemas import Attempt, Decision, Usage, UsageError
+from driftline.replay.pricing import PriceMap, Tokens, expected_tokens
+from driftline.schemas import Attempt, Decision, Read, Usage, UsageError
 
 GPT = Candidate("openai/gpt-4o")
 MINI = Incumbent(Candidate("openai/gpt-4o-mini", incumbent=True), 2)
@@ -68,6 +70,20 @@ def test_where_the_log_counted_no_tokens_the_length_of_texts_tells(
     calls = make_plan(GPT, segment=questions(8)).calls
     assert calls.recorded_usage == 0.0
     assert calls.prompt_tokens == 8 * (len("yes or no?") // 4)
+
+
+def test_every_round_reads_the_tools_again_and_what_they_told(
+    make_question: Callable[..., Decision], questions: Callable[..., Segment], quiz: RecordedSubject
+) -> None:
+    read = Read(call_id="c", name="payments", arguments="{}", arguments_hash="h", status="ok", answer="[1, 2, 3]")
+    reads = tuple(read.model_copy(update={"round": number}) for number in (1, 2))
+    (logged,) = questions(
+        decisions=[make_question(0, [Attempt(number=1, raw_response="yes", reads=reads)])]
+    ).decisions
+    tools = ({"name": "payments"},)
+    request = dataclasses.replace(GPT.request(logged.decision, quiz, "run", 0, Asking()), tools=tools)
+    shown, told = len("yes or no?") + len(json.dumps(tools[0])), len("{}[1, 2, 3]")
+    assert expected_tokens(logged, request, same_prompt=False).prompt == (3 * shown + (2 + 1) * told) // 4
 
 
 def test_an_unknown_price_is_refused_unless_it_is_allowed(make_plan: MakePlan) -> None:
