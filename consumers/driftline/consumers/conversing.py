@@ -58,7 +58,7 @@ def converse(request: ProposalRequest, tools: Sequence[Tool], reads_max: int) ->
             return _lost(_merged(rounds, reads), unrecorded[0])
         request = replace(
             request,
-            messages=(*base, *read_messages(reads)),
+            messages=(*base, *read_messages(reads, [one.thinking for one in rounds])),
             may_ask=len(reads) < reads_max,
             key=replace(request.key, attempt=_next_attempt(request, answer)),
         )
@@ -86,6 +86,7 @@ def _merged(rounds: Sequence[Answer], reads: Sequence[Read]) -> Answer:
     return replace(
         last,
         tool_calls=(),
+        thinking=(),
         usage=Usage(
             prompt_tokens=_sum(rounds, lambda one: one.usage.prompt_tokens),
             completion_tokens=_sum(rounds, lambda one: one.usage.completion_tokens),

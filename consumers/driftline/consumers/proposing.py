@@ -11,6 +11,8 @@ from driftline.schemas import Read, Usage
 
 Message = Mapping[str, Any]
 """One chat message: `role` and `content`."""
+THINKING = "thinking_blocks"
+"""Where LiteLLM has a model's thinking, in a message that came and in one that goes."""
 
 
 class ProposerFailure(StrEnum):
@@ -116,6 +118,8 @@ class Answer:
     """Whether the provider says of a failed call that the request itself is wrong: asked again, it fails again."""
     tool_calls: tuple[ToolCall, ...] = ()
     """What the model asks tools before it answers; `text` is then none or an aside."""
+    thinking: tuple[Mapping[str, Any], ...] = ()
+    """Signed blocks that the provider wants back as they came, with what the tools say; in LiteLLM's form."""
     reads: tuple[Read, ...] = ()
     """What tools told the model before it gave this answer."""
 

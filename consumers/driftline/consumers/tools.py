@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.errors import PydanticUserError
 
-from driftline.consumers.proposing import Message, ToolCall
+from driftline.consumers.proposing import THINKING, Message, ToolCall
 from driftline.schemas import NotCanonical, Read, ReadStatus, UsageError, canonical_json, content_hash, parse_json
 from driftline.schemas.fields import escape_surrogates
 
@@ -198,12 +198,19 @@ def _mistakes(error: Exception) -> str:
     return "; ".join(f"{'/'.join(map(str, one['loc'])) or 'arguments'}: {one['msg']}" for one in found)
 
 
-def read_messages(reads: Sequence[Read]) -> list[Message]:
-    """The reads as the model is told them: each round's calls, then what became of each. From the record alone."""
+def read_messages(reads: Sequence[Read], thinking: Sequence[Sequence[Mapping[str, Any]]] = ()) -> list[Message]:
+    """The reads as the model is told them: each round's calls, then what became of each.
+
+    Args:
+        reads: Of all rounds.
+        thinking: What the provider wants back with the calls, by round.
+    """
     messages: list[Message] = []
     for round_ in dict.fromkeys(read.round for read in reads):
         asked = [read for read in reads if read.round == round_]
-        messages.append({"role": "assistant", "content": None, "tool_calls": [_called(read) for read in asked]})
+        calling: Message = {"role": "assistant", "content": None, "tool_calls": [_called(read) for read in asked]}
+        blocks = thinking[round_ - 1] if thinking else ()
+        messages.append({**calling, THINKING: [dict(block) for block in blocks]} if blocks else calling)
         for read in asked:
             told = {"role": "tool", "tool_call_id": read.call_id, "name": read.name, "content": read.answer or ""}
             messages.append(told)

@@ -221,6 +221,7 @@ def _to_json(answer: Answer) -> str:
     data["facts"] = None if answer.facts is None else dict(answer.facts)
     data["earlier"] = [asdict(call) for call in answer.earlier]
     data["tool_calls"] = [asdict(call) for call in answer.tool_calls]
+    data["thinking"] = [dict(block) for block in answer.thinking]
     del data["reads"]  # of the attempt, which is more than one answer; they are on the decision
     return json.dumps(data)
 
@@ -231,6 +232,7 @@ def _from_json(text: str) -> Answer:
     data["failure"] = None if data["failure"] is None else ProposerFailure(data["failure"])
     data["earlier"] = tuple(_failed_call(call) for call in data.get("earlier", ()))
     data["tool_calls"] = tuple(ToolCall(**call) for call in data.get("tool_calls", ()))
+    data["thinking"] = tuple(data.get("thinking", ()))
     return Answer(**data)
 
 

@@ -124,6 +124,20 @@ def attempt(
     return answer
 
 
+def test_a_provider_that_takes_over_is_sent_no_thinking_of_another(provider: OpenAI) -> None:
+    provider.answers = [SAYING]
+    turn = {
+        "role": "assistant",
+        "content": "aside",
+        "thinking_blocks": [{"type": "thinking", "signature": "EqoBCkg"}],
+    }
+    request = ProposalRequest(
+        model="openai/gpt-4o", messages=[turn], key=CallKey("d", "w"), parameters={"api_base": provider.url}
+    )
+    assert asyncio.run(LiteLLMProposer(api_key=KEY).propose(request)).text == TEXT
+    assert provider.asked[0]["messages"] == [{"role": "assistant", "content": "aside"}]
+
+
 def test_a_model_that_calls_a_tool_is_told_and_answers(provider: OpenAI) -> None:
     answer = attempt(provider, calling(called("payments")), SAYING)
     first, second = provider.asked

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 from driftline.consumers.models.answers import ANSWER, CALL, CallFailed, Carried, ProviderAnswer, causes
 from driftline.consumers.models.failures import classify, known_secrets, unknown_provider
 from driftline.consumers.models.gateway import OWN_PROVIDERS, load_litellm
-from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure, ToolCall
+from driftline.consumers.proposing import THINKING, Answer, ProposalRequest, ProposerFailure, ToolCall
 from driftline.schemas import Usage, UsageError
+from driftline.schemas.fields import escape_surrogates
 
 SIM_PARAMETERS = "sim_"
 """Parameters of this prefix speak to the simulator; a real provider would refuse a request that has them."""
@@ -22,6 +24,8 @@ NOT_PARAMETERS = (
 )
 """Would put a key on the log, hide an attempt from the record, or break the one-call-one-answer rule."""
 REFUSING = frozenset({"content_filter", "refusal"})
+TAKES_THINKING = frozenset({"anthropic", "azure_ai", "bedrock", "vertex_ai"})
+"""LiteLLM's names of those that sign it, and refuse an answer of a tool without it; others refuse the field."""
 
 
 class LiteLLMProposer:
@@ -91,7 +95,7 @@ class LiteLLMProposer:
     def _arguments(self, litellm: Any, request: ProposalRequest) -> dict[str, Any]:
         arguments: dict[str, Any] = {
             "model": request.model,
-            "messages": [dict(message) for message in request.messages],
+            "messages": _messages(litellm, request),
             "timeout": request.timeout_s,
             "num_retries": 0,
             "max_retries": 0,
@@ -130,6 +134,13 @@ def _is_own(model: str) -> bool:
 
 def _was_meant(error: Exception) -> bool:
     return any(isinstance(cause, CallFailed) for cause in causes(error))
+
+
+def _messages(litellm: Any, request: ProposalRequest) -> list[dict[str, Any]]:
+    """Without thinking where a provider takes over that knows none, in the middle of an attempt."""
+    takes = not _is_own(request.model) and litellm.get_llm_provider(request.model)[1] in TAKES_THINKING
+    told = [dict(message) for message in request.messages]
+    return told if takes else [{name: part for name, part in one.items() if name != THINKING} for one in told]
 
 
 def _response_format(litellm: Any, request: ProposalRequest) -> dict[str, Any]:
@@ -200,7 +211,15 @@ def _real_answer(response: Any, measured_ms: float, offered_tools: bool) -> Answ
         cost_usd=response._hidden_params.get("response_cost"),
         latency_ms=measured_ms,
         tool_calls=calls,
+        thinking=_thinking(choice.message) if choice and calls else (),
     )
+
+
+def _thinking(message: Any) -> tuple[Mapping[str, Any], ...]:
+    """What can be sent again: a block with a lone surrogate cannot."""
+    blocks = [dict(block) for block in getattr(message, THINKING, None) or ()]
+    written = [json.dumps(block, ensure_ascii=False) for block in blocks]
+    return tuple(block for block, text in zip(blocks, written, strict=True) if escape_surrogates(text) == text)
 
 
 def _tool_calls(message: Any) -> tuple[ToolCall, ...]:
