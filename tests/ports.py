@@ -8,10 +8,10 @@ from driftline.console.local.service import is_free
 FIRST, LAST = 15_000, 32_000
 
 
-def steady_port() -> int:
-    """A free port that nobody on this machine is likely to take while its service is down."""
+def steady_port(count: int = 1) -> int:
+    """A free port, the first of so many in a row, that nobody is likely to take while its service is down."""
     chosen = random.SystemRandom()
     while True:
         port = chosen.randint(FIRST, LAST)
-        if is_free(port):
+        if all(is_free(port + number) for number in range(count)):
             return port

@@ -162,7 +162,7 @@ def test_when_the_broker_hangs_the_queue_fills_and_every_loss_is_told(
         clock=lambda: TIME,
         queue_records_max=3,
         queue_full_timeout_s=0.1,
-        delivery_timeout_s=2,
+        delivery_timeout_s=4,
     )
     publisher.publish("test.Ping", {"n": 0}, workflow="w").result(30)
     os.kill(pid, signal.SIGSTOP)
@@ -185,7 +185,7 @@ def test_a_loss_never_hides_the_error_that_ended_the_block(
     frozen: tuple[Settings, int], schemas: Path, app_name: str
 ) -> None:
     settings, pid = frozen
-    publisher = Publisher(app_name, schemas, settings, source="me", delivery_timeout_s=1)
+    publisher = Publisher(app_name, schemas, settings, source="me", delivery_timeout_s=4)
     with pytest.raises(ZeroDivisionError) as error, publisher:
         publisher.publish("test.Ping", {"n": 0}, workflow="w", time=TIME).result(30)
         os.kill(pid, signal.SIGSTOP)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.ports import steady_port
 
 from driftline.console.supervisor import ProcessesFailed, RestartLimits, Supervisor
 from driftline.consumers import App
@@ -129,22 +129,6 @@ def children_of(pid: int) -> dict[int, int]:
     return found
 
 
-def free_ports(count: int) -> int:
-    """The first of several ports in a row on which nobody listens."""
-    for first in range(20_000, 60_000, 97):
-        listeners = [socket.socket() for _ in range(count)]
-        try:
-            for number, listener in enumerate(listeners):
-                listener.bind(("", first + number))
-            return first
-        except OSError:
-            continue
-        finally:
-            for listener in listeners:
-                listener.close()
-    raise AssertionError("no ports are free")
-
-
 def ask(port: int, path: str) -> tuple[int, str]:
     """Status and body; 0 where nobody answers yet."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
@@ -161,21 +145,22 @@ def ask(port: int, path: str) -> tuple[int, str]:
 def test_a_process_that_is_killed_is_started_again_and_every_event_is_decided_once(make_shop: MakeShop) -> None:
     shop = make_shop(latency_ms=500)
     shop.publish(80)
-    port = free_ports(3)
+    port = steady_port(3)
     run = shop.start("--processes", "2", "--until-end", "--in-flight", "4", "--http-port", str(port))
     wait_until(lambda: shop.decided() > 0 and len(children_of(run.pid)) == 2, "decisions are committed", run)
     wait_until(lambda: ask(port, "/readyz")[0] == 200, "every process is ready", run)
     killed = children_of(run.pid)
     os.kill(killed[0], signal.SIGKILL)
     wait_until(lambda: children_of(run.pid).get(0, killed[0]) != killed[0], "the process is started again", run)
-    assert 'driftline_process_restarts_total{app="' + shop.app.name + '",slot="0"} 1.0' in ask(port, "/metrics")[1]
+    counted = f'driftline_process_restarts_total{{app="{shop.app.name}",slot="0"}} 1.0'
+    wait_until(lambda: counted in ask(port, "/metrics")[1], "the restart is counted", run)
     stdout, stderr = run.communicate(timeout=WAIT_S)
     assert run.returncode == 0, stderr
     decisions = shop.decisions()
     assert Counter((d.input.partition, d.input.offset) for d in decisions).most_common(1)[0][1] == 1
     assert len(decisions) == 80
     summary = json.loads(stdout)
-    assert (summary["processes"], summary["restarts"]) == (2, 1)
+    assert (summary["processes"], summary["restarts"]) == (2, 1), stderr
     assert 0 < sum(summary["decisions"].values()) <= 80
     assert "process 0 was ended by SIGKILL; it is started again in" in stderr
 
@@ -232,7 +217,7 @@ def test_what_no_restart_can_mend_ends_all_at_once(make_shop: MakeShop) -> None:
 
 def test_one_process_serves_its_health_while_it_runs(make_shop: MakeShop) -> None:
     shop = make_shop()
-    port = free_ports(1)
+    port = steady_port()
     run = shop.start("--http-port", str(port))
     wait_until(lambda: ask(port, "/readyz")[0] == 200, "it is ready", run)
     assert ask(port, "/livez")[0] == 200

@@ -31,6 +31,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "Slope",
         "SoftRank",
         "SoftRanks",
+        "SpreadEProcess",
         "Standing",
         "StratumChange",
         "StratumSummary",
@@ -52,6 +53,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "power_by_simulation",
         "power_over_strata",
         "smallest_detectable_change",
+        "spread_difference",
     ]
 
 
