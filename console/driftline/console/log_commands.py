@@ -100,7 +100,7 @@ def dead(
     say(f"{topic}: {told or 'empty'}")
     for one in latest:
         source = f"from {one['source']}" if one["source"] else "of unknown source"
-        say(f"{one['at']}  {one['event_time']}  {one['reason']}  {source}  {one['detail']}".rstrip())
+        say(f"{one['at']}  {one['event_time']}  {source}  {one['detail'] or one['reason']}".rstrip())
     if latest:
         say(f"one whole, with its bytes: driftline show '{latest[-1]['at']}' --app {app}")
 

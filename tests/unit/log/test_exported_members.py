@@ -30,6 +30,7 @@ def test_the_log_room_offers_these_names() -> None:
         "WriterFenced",
         "artifact_record",
         "decision_record",
+        "load_home",
         "load_settings",
         "partition_of",
         "prepare",
