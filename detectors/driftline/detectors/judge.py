@@ -56,7 +56,9 @@ class SequentialJudge:
     stratum.
 
     With `locate` the evidence goes on after the alarm until e-BH names a stratum: the alarm stands whatever comes,
-    and the names are those at the one moment at which the evidence stopped.
+    and the names are those at the one moment at which the evidence stopped. With `read_on` that moment is the end of
+    what is read, which was planned: names and e-values of strata are then of all events, `e_value` and the e-values
+    of levels those at the alarm.
 
     Args:
         strata: all that were planned; e-values of those never seen stay 1.
@@ -65,6 +67,7 @@ class SequentialJudge:
             outside are held at 0 or 1.
         exit_levels: which of verdict, action and state decide.
         locate: whether evidence is taken after an alarm until a stratum is named.
+        read_on: whether all events are read whatever is decided, so that those after an alarm tell where it was.
         floor_runs: runs of the incumbent that are planned for each event; fewer than two are no floor. An event with
             fewer than two of them moves neither soft rank nor excess.
 
@@ -83,6 +86,7 @@ class SequentialJudge:
         indicators: Sequence[str] = (),
         exit_levels: Sequence[str] = ("verdict", "action"),
         locate: bool = False,
+        read_on: bool = False,
         floor_runs: int = 0,
     ) -> None:
         _check(strata, planned, alpha, delta, exit_levels)
@@ -96,10 +100,11 @@ class SequentialJudge:
         self._outside = sum(not watch.inside for watch in self._watches)
         self._log_e = np.zeros((len(strata), len(exit_levels)))
         self._tally = Tally(tuple(exit_levels))
-        self._locate = locate
+        self._locate, self._read_on = locate, read_on
         self._decision: Decision | None = None
         self._alarm: tuple[int, float] | None = None
         self._stop: dict[str | None, int] = {}
+        self._evidence_at_stop: Evidence | None = None
 
     @property
     def decision(self) -> Decision | None:
@@ -138,9 +143,7 @@ class SequentialJudge:
         if self.done:
             raise RuntimeError(f"the judge has decided ({self._decision}) and takes no more evidence")
         index, readings = self._add(observation)
-        differences = signed_differences(observation, self._indicators)
-        self._evidence[index].update(observation, differences, readings)
-        self._log_e[index] = self._evidence[index].log_e_values(self._levels)
+        differences = self._bet(index, observation, readings)
         watch = self._watches[index]
         was_inside = watch.inside
         watch.update(differences, self._excesses(readings))
@@ -148,7 +151,7 @@ class SequentialJudge:
         self._decide()
 
     def observe_after_stop(self, observation: Observation) -> None:
-        """Take an event that counts for rates and `interval` alone: no e-value and no decision changes.
+        """Take an event that changes no decision: it counts for rates, `interval` and, with `read_on`, for names.
 
         Raises:
             RuntimeError: it is not `done`; use `observe`.
@@ -156,13 +159,17 @@ class SequentialJudge:
         """
         if not self.done:
             raise RuntimeError("nothing is decided yet: this event is evidence")
-        self._add(observation)
+        index, readings = self._add(observation)
+        if self._read_on and self._alarm:
+            self._bet(index, observation, readings)
 
     def summary(self) -> JudgeSummary:
         """Return rates, intervals, e-values and names, as they stand now."""
+        evidence = self._all_evidence()
         return summarise(
             self._tally,
-            self._all_evidence(),
+            evidence,
+            at_stop=self._evidence_at_stop or evidence,
             stop=self._stop,
             alpha=self._alpha,
             decision=self._decision,
@@ -201,6 +208,15 @@ class SequentialJudge:
                 self._decision = "equivalent"
         if self._decision == "equivalent" or (self._alarm and (not self._locate or self._names())):
             self._stop = {stratum: self._tally.events(stratum) for stratum in (None, *self._index)}
+            self._evidence_at_stop = self._all_evidence()
+
+    def _bet(
+        self, index: int, observation: Observation, readings: Mapping[str, FloorReading] | None
+    ) -> Sequence[float]:
+        differences = signed_differences(observation, self._indicators)
+        self._evidence[index].update(observation, differences, readings)
+        self._log_e[index] = self._evidence[index].log_e_values(self._levels)
+        return differences
 
     def _names(self) -> bool:
         return bool(e_bh(self._e_values().ravel().tolist(), self._alpha))

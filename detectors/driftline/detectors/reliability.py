@@ -7,8 +7,14 @@ from statistics import NormalDist
 
 import numpy as np
 
+from driftline.detectors.betting import Floats
 from driftline.detectors.outcomes import Interval
 from driftline.detectors.walk import ROUNDING, Slope, variance_growth
+
+_Ends = tuple[float, float, float]
+VARIANCES: _Ends = (0.0, 0.5, 2.0)
+SHIFTS: _Ends = (-1.0, 1.0, 0.5)
+"""What the value of an event can be, and so many events more at either end of it for the interval of the mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +78,9 @@ class Reliability:
 def decompose(events: Sequence[RepeatedEvent], alpha: float = 0.05, seed: int = 0) -> Reliability:
     """Decompose what repeated runs say into variance and drift.
 
-    Intervals have level 1 - alpha each, from the spread between workflows (a t interval of clustered means); that of
-    t* takes both of its parts at alpha / 2. The variance of y(t) is taken over disjoint windows in the order given,
-    of sums of each run's deviations from its event's mean.
+    Intervals have level 1 - alpha each, nearly, from the spread between workflows (a t interval of clustered means,
+    with a few events added at both ends); that of t* takes both of its parts at alpha / 2. The variance of y(t) is
+    taken over disjoint windows in the order given, of sums of each run's deviations from its event's mean.
 
     Not guaranteed: that all intervals hold at once; anything for workflows that share a cause; a slope near 1, from
     events that were shuffled: those have slope 1 by construction. Differences between events are no variance: only
@@ -108,8 +114,8 @@ def _check(events: Sequence[RepeatedEvent], alpha: float) -> None:
 def _decomposed(events: Sequence[RepeatedEvent], alpha: float, seed: int) -> Decomposition:
     repeated = [event for event in events if len(_known(event.baseline)) > 1]
     paired = [event for event in events if _known(event.baseline) and _known(event.candidate)]
-    sigma2 = _Clustered.of(repeated, lambda event: float(np.var(_known(event.baseline), ddof=1)))
-    mu = _Clustered.of(paired, _shift)
+    sigma2 = _Clustered.of(repeated, lambda event: float(np.var(_known(event.baseline), ddof=1)), VARIANCES)
+    mu = _Clustered.of(paired, _shift, SHIFTS)
     t_star, t_star_interval = _t_star(sigma2, mu, alpha)
     complete = [event.baseline for event in repeated if len(_known(event.baseline)) == len(event.baseline)]
     slope = variance_growth(np.array(complete), alpha, seed) if complete else None
@@ -118,10 +124,10 @@ def _decomposed(events: Sequence[RepeatedEvent], alpha: float, seed: int) -> Dec
         workflows=len({event.workflow for event in repeated}),
         runs=len(events[0].baseline) if events else 0,
         sigma2=sigma2.mean,
-        sigma2_interval=sigma2.within(alpha, 0.0, 0.5),
+        sigma2_interval=sigma2.interval(alpha),
         paired_events=len(paired),
         mu=mu.mean,
-        mu_interval=mu.within(alpha, -1.0, 1.0),
+        mu_interval=mu.interval(alpha),
         slope=slope,
         t_star=t_star,
         t_star_interval=t_star_interval,
@@ -150,35 +156,49 @@ def _note(slope: Slope | None, t_star_interval: Interval | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Clustered:
-    """A mean over events and its error, clustered by workflow."""
+    """A mean over events, each in [low, high], with sums and numbers of events by workflow."""
 
-    mean: float | None
-    error: float
-    clusters: int
+    low: float
+    high: float
+    ends: float
+    """Events that an interval adds at either end."""
+    sums: Floats
+    counts: Floats
 
     @staticmethod
-    def of(events: Sequence[RepeatedEvent], value: Callable[[RepeatedEvent], float]) -> "_Clustered":
-        if not events:
-            return _Clustered(None, math.nan, 0)
-        values = np.array([value(event) for event in events])
-        mean = float(values.mean())
-        if abs(mean) < ROUNDING:
-            mean = 0.0
-        residuals: dict[str, float] = {}
-        for event, one in zip(events, values, strict=True):
-            residuals[event.workflow] = residuals.get(event.workflow, 0.0) + float(one) - mean
-        clusters = len(residuals)
-        if clusters < 2:
-            return _Clustered(mean, math.nan, clusters)
-        spread = sum(residual**2 for residual in residuals.values()) * clusters / (clusters - 1)
-        return _Clustered(mean, math.sqrt(spread) / len(events), clusters)
+    def of(events: Sequence[RepeatedEvent], value: Callable[[RepeatedEvent], float], within: _Ends) -> "_Clustered":
+        sums: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for event in events:
+            sums[event.workflow] = sums.get(event.workflow, 0.0) + value(event)
+            counts[event.workflow] = counts.get(event.workflow, 0) + 1
+        return _Clustered(*within, np.array(list(sums.values())), np.array(list(counts.values()), dtype=np.float64))
 
-    def within(self, alpha: float, low: float, high: float) -> Interval | None:
-        """The t interval, held within what the mean can be; None where the error is not known."""
-        if self.mean is None or math.isnan(self.error):
+    @property
+    def mean(self) -> float | None:
+        if not self.sums.size:
             return None
-        reach = t_quantile(1.0 - alpha / 2, self.clusters - 1) * self.error
-        return max(low, self.mean - reach), min(high, self.mean + reach)
+        mean = float(self.sums.sum() / self.counts.sum())
+        return 0.0 if abs(mean) < ROUNDING else mean
+
+    def interval(self, alpha: float) -> Interval | None:
+        """A t interval of clustered means with a few events added at both ends, held within what the mean can be.
+
+        Without them it has no width where no event differs, and covers too seldom where few do. None for fewer than
+        two workflows.
+
+        Source: Agresti & Coull 1998; Agresti & Min 2005, for differences of pairs.
+        """
+        if self.sums.size < 2:
+            return None
+        events = self.counts.sum() + 2 * self.ends
+        mean = float(self.sums.sum() + self.ends * (self.low + self.high)) / events
+        squares = float(((self.sums - self.counts * mean) ** 2).sum())
+        squares += self.ends * ((self.low - mean) ** 2 + (self.high - mean) ** 2)
+        clusters = self.sums.size + 2 * self.ends
+        error = math.sqrt(squares * clusters / (clusters - 1)) / events
+        reach = t_quantile(1.0 - alpha / 2, self.sums.size - 1) * error
+        return max(self.low, mean - reach), min(self.high, mean + reach)
 
 
 def t_quantile(probability: float, freedom: int) -> float:
@@ -207,7 +227,7 @@ def _t_star(sigma2: _Clustered, mu: _Clustered, alpha: float) -> tuple[float | N
     if sigma2.mean is None or mu.mean is None:
         return None, None
     point = sigma2.mean / mu.mean**2 if mu.mean else math.inf
-    noise, drift = sigma2.within(alpha / 2, 0.0, 0.5), mu.within(alpha / 2, -1.0, 1.0)
+    noise, drift = sigma2.interval(alpha / 2), mu.interval(alpha / 2)
     if noise is None or drift is None:
         return point, None
     largest = max(abs(drift[0]), abs(drift[1]))

@@ -13,7 +13,7 @@ from driftline.detectors.tally import POOLED, Tally
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """E-values at the stop, shape (strata, levels), with the names of both axes; `deciding` levels come first."""
+    """E-values where evidence ended, shape (strata, levels), with the names of both axes; `deciding` levels first."""
 
     levels: tuple[str, ...]
     deciding: int
@@ -82,13 +82,25 @@ def summarise(
     tally: Tally,
     evidence: Evidence,
     *,
+    at_stop: Evidence,
     stop: Mapping[str | None, int],
     alpha: float,
     decision: Decision | None,
     note: str,
     e_value: float,
 ) -> JudgeSummary:
-    """Return the summary of what was read; `stop` holds the events per stratum at the decision, empty if none."""
+    """Return the summary of what was read.
+
+    Args:
+        tally: All that was read.
+        evidence: What strata are named by.
+        at_stop: What levels are told by.
+        stop: Events per stratum at the decision; empty if there was none.
+        alpha: Of names and intervals.
+        decision: That of the judge.
+        note: What limits it.
+        e_value: The global one.
+    """
     readings = _Readings(tally, stop, alpha)
     named = evidence.named(alpha)
     return JudgeSummary(
@@ -97,7 +109,7 @@ def summarise(
         e_value=e_value,
         events=tally.events(),
         events_at_stop=stop.get(POOLED, tally.events()),
-        levels=tuple(_level(readings, level, evidence) for level in tally.levels),
+        levels=tuple(_level(readings, level, at_stop) for level in tally.levels),
         strata=tuple(
             _stratum(readings, (row, stratum), level, evidence, named)
             for row, stratum in enumerate(evidence.strata)

@@ -22,7 +22,14 @@ class Attribution:
 
 
 def attribute(
-    *, verdict: str, environment: str | None, change: str | None, changed: Sequence[str], drifted: int, compared: int
+    *,
+    verdict: str,
+    environment: str | None,
+    change: str | None,
+    changed: Sequence[str],
+    drifted: int,
+    compared: int,
+    note: str = "",
 ) -> Attribution:
     """Return the cause, by the contrasts that were judged.
 
@@ -40,6 +47,7 @@ def attribute(
         changed: What the candidate changes, of `model`, `prompt` and `parameters`.
         drifted: Logged answers whose verdict today's verifier changes.
         compared: Logged answers that it judged again.
+        note: What limits the verdict, where it is `equivalent`.
     """
     side = " or ".join(changed) or "candidate"
     moved = {ENVIRONMENT: environment == DIVERGED, side: change == DIVERGED}
@@ -52,7 +60,7 @@ def attribute(
         return Attribution(VERIFIER, f"today's rules judge {drifted} of {compared} logged answers otherwise")
     known = [contrast for contrast in (environment, change) if contrast is not None] or [verdict]
     if all(contrast == EQUIVALENT for contrast in known):
-        return Attribution(NONE, "no contrast of the arms moved beyond the tolerated difference")
+        return Attribution(NONE, note or "no contrast of the arms moved beyond the tolerated difference")
     if verdict == EQUIVALENT:
         why = "log and candidate are equivalent; too little was read to say so of both with the incumbent of today"
         return Attribution(UNKNOWN, why)

@@ -95,7 +95,8 @@ def compare_recordings(request: Comparing) -> Comparison:
 
     Raises:
         BadInput: The recording or its spec cannot be read; names file and line.
-        UsageError: The recording holds no such run, or the candidate's is part of the floor.
+        UsageError: The recording holds no such run, the candidate's is part of the floor, or the floor is of another
+            model.
     """
     runs = _runs(request)
     segments = recorded_segments(request.file, sorted(runs.all, key=str), request.spec)
@@ -132,6 +133,10 @@ def _runs(request: Comparing) -> _Runs:
     if runs.candidate in runs.floor:
         mend = "leave it out of --floor: the floor is what other runs of one model differ by"
         raise UsageError(f"the candidate {runs.candidate} is itself part of the noise floor", mend)
+    known = {run.model for run in (runs.baseline, runs.incumbent) if run is not None}
+    if not {run.model for run in runs.floor} <= known:
+        mend = f"name runs of {runs.baseline.model}: the floor is what the incumbent differs by from itself"
+        raise UsageError(f"--floor {request.floor!r} is of another model than the baseline", mend)
     return runs
 
 
@@ -183,6 +188,7 @@ def _attribution(
         changed=[] if runs.baseline.model == runs.candidate.model else ["model"],
         drifted=0,
         compared=len(result.pairs),
+        note=result.judged.note,
     )
     return attribution_data(
         found,

@@ -10,6 +10,8 @@ from driftline.replay.levels import JudgedAnswer
 from driftline.replay.result import COVERAGE_MIN, Contrast
 
 DIVERGED = "diverged"
+COVERAGE_DECISIONS = 50
+"""One answer lost among a dozen is no lack of coverage yet: a test that has decided reads on until so many."""
 
 
 class NewJudge(Protocol):
@@ -32,26 +34,31 @@ class Contrasts:
         runs: Runs of the incumbent; 0 for none, and then there is the first test alone.
         locate: Whether the first goes on after its alarm until a stratum is named.
         copied: Whether A' is the very run that the log holds: then both together are no floor.
+        decisions_min: How many decisions are read at least.
     """
 
-    def __init__(self, new_judge: NewJudge, runs: int, locate: bool, copied: bool = False) -> None:
+    def __init__(
+        self, new_judge: NewJudge, runs: int, locate: bool, copied: bool = False, decisions_min: int = 1
+    ) -> None:
         self._runs = runs
         self._with_log = runs == 1 and not copied
         self.main = new_judge(locate=locate, floor_runs=2 if self._with_log else runs)
         self._environment = _Side(new_judge()) if runs else None
         self._change = _Side(new_judge(floor_runs=runs if runs > 1 else 0)) if runs else None
+        self._coverage = _Coverage()
+        self._decisions_min = decisions_min
 
     @property
     def done(self) -> bool:
-        """Whether the verdict is in and, where it is `diverged`, what tells its cause.
+        """Whether the verdict is in and, where it is `diverged`, what tells its cause; each with enough answers.
 
         Nothing is read to show that a side did not move: that would cost what the equivalence of two arms costs.
         """
-        if not self.main.done or self._environment is None or self._change is None:
-            return self.main.done
-        return (
-            self.main.decision != DIVERGED or self._change.judge.done or self._environment.judge.decision == DIVERGED
-        )
+        if not self.main.done or not self._coverage.is_known or self._coverage.offered < self._decisions_min:
+            return False
+        if self._environment is None or self._change is None or self.main.decision != DIVERGED:
+            return True
+        return self._change.done or (self._environment.done and self._environment.judge.decision == DIVERGED)
 
     @property
     def e_value(self) -> float:
@@ -71,6 +78,7 @@ class Contrasts:
         Returns whether it was evidence of the first test. What an arm has lost costs the contrasts that need it, and
         no other.
         """
+        self._coverage.add(not baseline.lost and not first.lost)
         if baseline.lost:
             return False
         before, after = baseline.outcome(), None if first.lost else first.outcome()
@@ -106,13 +114,39 @@ class Contrasts:
         return tuple(run for run in runs if run is not None) if self._runs > 1 else ()
 
 
+class _Coverage:
+    """How many of the decisions that a test was offered had the answers that it needs."""
+
+    def __init__(self) -> None:
+        self.offered = 0
+        self._entered = 0
+
+    def add(self, entered: bool) -> None:
+        self.offered += 1
+        self._entered += entered
+
+    @property
+    def is_enough(self) -> bool:
+        return self._entered >= COVERAGE_MIN * self.offered
+
+    @property
+    def is_known(self) -> bool:
+        """Whether what is lacking is more than a few answers at the start."""
+        return self.is_enough or self.offered >= COVERAGE_DECISIONS
+
+
 class _Side:
     """One of the two contrasts with the incumbent of today."""
 
     def __init__(self, judge: SequentialJudge) -> None:
         self.judge = judge
-        self._offered = 0
-        self._entered = 0
+        self._coverage = _Coverage()
+        self._read = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether it has decided, with enough answers."""
+        return self.judge.done and self._coverage.is_known
 
     def observe(
         self,
@@ -122,19 +156,19 @@ class _Side:
         floor: tuple[ArmOutcome, ...] = (),
     ) -> None:
         """Take a decision; one that an arm has lost is no evidence."""
-        self._offered += not self.judge.done
+        self._coverage.add(before is not None and after is not None)
         if before is None or after is None:
             return
-        self._entered += not self.judge.done
+        self._read += not self.judge.done
         _observe(self.judge, Observation(stratum, before, after, floor))
 
     def contrast(self, calls: int) -> Contrast:
         """What it says as it stands, at so many calls a decision."""
         verdict, because = self._verdict()
-        return Contrast(verdict, because, self.judge.summary(), calls * self._entered)
+        return Contrast(verdict, because, self.judge.summary(), calls * self._read)
 
     def _verdict(self) -> tuple[str, str]:
-        if self._offered and self._entered / self._offered < COVERAGE_MIN:
+        if not self._coverage.is_enough:
             return "inconclusive", "coverage"
         because = {"diverged": "alarm", "equivalent": "equivalent", None: "not_needed"}[self.judge.decision]
         return self.judge.decision or "inconclusive", because

@@ -32,7 +32,7 @@ def result_of(
         ended_because: Why there was no more evidence, where there is no verdict.
     """
     until_stop = run.pairs[: run.stopped_at]
-    coverage = _coverage(until_stop)
+    coverage = _coverage(run.pairs if limits.read_on else until_stop)
     verdict, because = _verdict(contrasts.main, coverage if until_stop else 1.0, ended_because)
     later = paid_calls(run.pairs[len(until_stop) :], calls)
     return ForcedResult(
@@ -55,8 +55,8 @@ def result_of(
     )
 
 
-def _coverage(until_stop: Sequence[Pair]) -> float:
-    return sum(not pair.lost for pair in until_stop) / len(until_stop) if until_stop else 0.0
+def _coverage(pairs: Sequence[Pair]) -> float:
+    return sum(not pair.lost for pair in pairs) / len(pairs) if pairs else 0.0
 
 
 def _verdict(judge: SequentialJudge, coverage: float, ended_because: str) -> tuple[str, str]:

@@ -86,7 +86,9 @@ class ForcedReplay(Reading):
         """
         self._check()
         copied = is_logged_run(self._segment, self._arms[1])
-        contrasts = Contrasts(self._new_judge, len(self._calls) - 1, self._limits.locate, copied)
+        contrasts = Contrasts(
+            self._new_judge, len(self._calls) - 1, self._limits.locate, copied, self._limits.decisions_min
+        )
         read = await self.read(contrasts, on_progress)
         ended = self._ended_because()
         result = result_of(self._run_id, read, contrasts, self._calls, self._limits, self._repeated, ended)
@@ -117,6 +119,7 @@ class ForcedReplay(Reading):
             indicators=self._subject.indicators,
             exit_levels=EXIT_FAMILY,
             locate=locate,
+            read_on=self._limits.read_on,
             floor_runs=floor_runs,
         )
 

@@ -67,6 +67,7 @@ def _attribution(
         changed=changes_of(segment, candidate),
         drifted=result.verifier_drift,
         compared=len(result.pairs),
+        note=result.judged.note,
     )
     today = f"{incumbent} today"
     return attribution_data(

@@ -60,8 +60,8 @@ def compare_runs(
 ) -> ForcedResult:
     """Test one run against another, joined by decision, and read on to the end for rates and intervals.
 
-    Calls and dollars are those that a replay which makes one call at a time would have paid up to its stop; the
-    floor's runs are cached and cost nothing.
+    Calls and dollars are those of the candidate that a replay which makes one call at a time would have paid up to
+    its stop; the runs that it is held against are taken as cached. Names and coverage are of the whole segment.
 
     Args:
         arms: Where all runs named here are.
@@ -99,6 +99,7 @@ def _judge(segment: Segment, subject: Subject, limits: Limits, floor_runs: int) 
         indicators=subject.indicators,
         exit_levels=EXIT_FAMILY,
         locate=limits.locate,
+        read_on=True,
         floor_runs=floor_runs,
     )
 
@@ -128,8 +129,8 @@ def _result(
     run_id: str, judge: SequentialJudge, pairs: Sequence[Pair], stopped_at: int | None, segment: Segment
 ) -> ForcedResult:
     until_stop = pairs[:stopped_at]
-    coverage = sum(not pair.lost for pair in until_stop) / len(until_stop) if until_stop else 0.0
-    verdict, because = _verdict(judge, coverage if until_stop else 1.0, len(pairs) < len(segment.decisions))
+    coverage = sum(not pair.lost for pair in pairs) / len(pairs) if pairs else 0.0
+    verdict, because = _verdict(judge, coverage if pairs else 1.0, len(pairs) < len(segment.decisions))
     prices = [pair.candidate.answer.cost_usd for pair in until_stop if not pair.candidate.lost]
     return ForcedResult(
         run_id=run_id,

@@ -66,6 +66,7 @@ def _cause(result: ForcedResult) -> Attribution:
         changed=(),
         drifted=result.verifier_drift,
         compared=len(result.pairs),
+        note=result.judged.note,
     )
 
 

@@ -40,6 +40,7 @@ class Limits:
         tokens_per_minute: Tokens a minute of each model, read and written; None for no limit.
         locate: Go on after an alarm until a stratum is named.
         read_on: Go on to the end of the segment after the verdict, for the interval over all of it.
+        decisions_min: Read at least so many decisions, whatever the verdict.
         mmd: Ask four further calls a decision in strata that are still open; None for only where the incumbent is
             asked, calls or dollars were limited and some of them are left.
 
@@ -59,6 +60,7 @@ class Limits:
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
     mmd: bool | None = None
+    decisions_min: int = 1
 
     def __post_init__(self) -> None:
         if not 0 < self.alpha < 1 or not 0 < self.delta <= 1 or not 0 <= self.min_effect < 1:

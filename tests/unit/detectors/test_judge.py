@@ -54,6 +54,23 @@ BETTER = seen(outcome(accepted=0.0), outcome())
 DEARER = seen(outcome(), outcome(discount=0.25))
 
 
+def test_reading_on_names_the_strata_of_the_whole_segment_and_leaves_the_alarm_as_it_was() -> None:
+    strata = (CLAIMS, RENEWALS)
+    down, up, same = seen(outcome(), outcome(accepted=0.0)), BETTER, (SAME, seen(outcome(), outcome(), RENEWALS))
+    against = [down, replace(up, stratum=RENEWALS), *same] * 60
+    stopped, read_on = (
+        SequentialJudge(strata, planned=dict.fromkeys(strata, 120), read_on=whether) for whether in (False, True)
+    )
+    for one in (stopped, read_on):
+        for observation in against:
+            (one.observe_after_stop if one.done else one.observe)(observation)
+    at_alarm, at_end = stopped.summary(), read_on.summary()
+    assert not any(row(at_alarm, name, "verdict")[2] for name in strata)
+    assert all(row(at_end, name, "verdict")[2] for name in strata)
+    for told in ("decision", "e_value", "events_at_stop"):
+        assert getattr(at_end, told) == getattr(at_alarm, told)
+
+
 def test_a_broken_verdict_diverges_and_is_named() -> None:
     summary = fed(judge(), [WORSE] * 30).summary()
     assert summary.decision == "diverged"

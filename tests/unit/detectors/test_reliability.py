@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.stats import binom
 
 from driftline.detectors import RepeatedEvent, decompose
 from driftline.detectors.reliability import t_quantile
@@ -102,8 +103,33 @@ def test_the_error_is_clustered_by_workflow() -> None:
         together += [RepeatedEvent(event.stream, event.workflow, event.baseline, event.candidate)] * 4
     one, four = decompose(alone).pooled, decompose(together).pooled
     assert four.mu == pytest.approx(one.mu)
-    assert four.mu_interval == pytest.approx(one.mu_interval)
+    assert four.mu_interval == pytest.approx(one.mu_interval, abs=0.002)
     assert (one.workflows, four.workflows) == (200, 200)
+
+
+@pytest.mark.parametrize(("events", "disagreement"), [(50, 0.02), (50, 0.1), (250, 0.01), (250, 0.1)])
+def test_the_intervals_cover_where_few_events_differ_too(events: int, disagreement: float) -> None:
+    """Two runs that disagree on so many events, and a candidate that loses as many: 200 times each."""
+    rng = np.random.default_rng(17)
+    covered = np.zeros(2)
+    for _ in range(200):
+        differs, lost = rng.random((2, events)) < disagreement
+        drawn = zip(differs.tolist(), lost.tolist(), strict=True)
+        runs = [of(1.0, 1.0 - a, candidate=[1.0 - a / 2 - b / 2], workflow=f"w{n}") for n, (a, b) in enumerate(drawn)]
+        found = decompose(runs).pooled
+        assert found.sigma2_interval is not None
+        assert found.mu_interval is not None
+        covered += (
+            found.sigma2_interval[0] <= disagreement / 2 <= found.sigma2_interval[1],
+            found.mu_interval[0] <= -disagreement / 2 <= found.mu_interval[1],
+        )
+    assert covered.min() >= binom.ppf(0.001, 200, 0.95)
+
+
+def test_no_interval_is_without_width_where_no_event_differs() -> None:
+    found = decompose([of(1.0, 1.0, workflow=f"w{number}") for number in range(50)]).pooled
+    assert found.sigma2_interval is not None
+    assert found.sigma2_interval[0] == 0.0 < found.sigma2_interval[1] < 0.1
 
 
 def test_a_single_workflow_has_no_interval() -> None:

@@ -11,9 +11,10 @@ from driftline.consumers import Policy
 from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure
 from driftline.examples.renewals.app import app as renewals
 from driftline.examples.renewals.app import discount_cap, price_floor
-from driftline.replay import AppSubject, Candidate, ForcedResult, Segment
+from driftline.replay import AppSubject, Candidate, ForcedResult, Limits, Segment
 from driftline.replay.levels import LOST
 from driftline.replay.testing import OwnModels
+from driftline.replay.turns import planned_decisions
 from driftline.schemas import Attempt, Decision, Rejection
 
 Replay = Callable[..., ForcedResult]
@@ -104,6 +105,33 @@ def test_lost_calls_below_nine_in_ten_make_the_verdict_inconclusive(
     assert (result.verdict, result.stopped_because) == ("inconclusive", "coverage")
     assert result.coverage == 35 / 40
     assert result.judged.events == 35
+
+
+class AlwaysWrong(Answering):
+    """Says `no` to all that it does not lose."""
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        told = await super().propose(request)
+        return told if told.failure else Answer("no")
+
+
+def test_two_answers_lost_before_an_early_alarm_do_not_void_it(
+    replay: Replay, questions: Callable[..., Segment]
+) -> None:
+    first = [logged.decision.decision_id for logged in planned_decisions(questions(200), Limits())[:2]]
+    lost = AlwaysWrong({name: Answer(None, ProposerFailure.TIMEOUT) for name in first})
+    result = replay(questions(200), lost, concurrency=1)
+    assert (result.verdict, result.stopped_because) == ("diverged", "alarm")
+    assert result.alarm_after is not None
+    assert result.alarm_after < 18
+    assert (result.coverage, len(result.pairs)) == (0.9, 20)
+
+
+def test_a_run_may_be_told_to_read_so_many_decisions_at_least(
+    replay: Replay, questions: Callable[..., Segment]
+) -> None:
+    result = replay(questions(200), AlwaysWrong(), concurrency=1, decisions_min=30)
+    assert (result.verdict, len(result.pairs), result.paid_calls) == ("diverged", 30, 30)
 
 
 def test_a_few_lost_calls_cost_coverage_and_no_more(replay: Replay, questions: Callable[..., Segment]) -> None:
