@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
@@ -62,6 +63,15 @@ def count(row: Mapping[str, Any], event: Event) -> Mapping[str, Any]:
 class Offering:
     async def propose(self, request: ProposalRequest) -> Answer:
         return Answer(json.dumps({"type": "desk.Offered", "payload": {"text": "here you are"}}))
+
+
+class Hesitating(Offering):
+    """Lets all else that is ready go first, many times over."""
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        for _ in range(200):
+            await asyncio.sleep(0)
+        return await super().propose(request)
 
 
 @pytest.fixture
@@ -128,6 +138,16 @@ def cut_over(app: App, settings: Settings) -> CutOver:
 def request(transition: str, workflow: str, expected_version: int, by: str) -> tuple[str, str, dict[str, Any]]:
     data = {"transition": transition, "expected_version": expected_version, "by": by, "reason": ""}
     return TRANSITION_REQUESTED, workflow, data
+
+
+def test_a_tick_waits_for_what_lies_before_it_however_slowly_that_is_decided(machine: App, cluster: Settings) -> None:
+    ask(machine, cluster)
+    with Ticker(machine.name, cluster) as ticker:
+        ticker.tick(NOON + timedelta(days=31))
+
+    Runtime(machine, cluster, Hesitating(), lambda: NOON).run(until_end=True)
+
+    assert {row.state for row in rows(machine, cluster).values()} == {"expired"}
 
 
 def test_of_all_who_race_for_a_row_one_wins_each_version(cluster: Settings, machine: App) -> None:

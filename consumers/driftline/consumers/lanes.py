@@ -19,6 +19,8 @@ Lane = tuple[OwnedPartition, bytes | None]
 """A workflow of an ownership: after a revocation the same key is another lane."""
 Decide = Callable[[Record, OwnedPartition], Awaitable[T]]
 Admit = Callable[[], Awaitable[object]]
+Waiting = deque[tuple[Record, float]]
+"""Records with when they were taken up."""
 
 STREAK_MAX = 50
 """Decisions that one worker makes without letting the others and the network have a turn."""
@@ -34,6 +36,7 @@ class Lanes(Generic[T]):
         in_flight_max: Decisions at once.
         admit: Awaited before a record is taken for its decision: a throttle.
         begins: Told of each decision that begins how many seconds its record has waited.
+        comes_last: Whether a record speaks of all that lies below it in its partition, and is decided after that.
         clock: Seconds from any origin, never going back.
     """
 
@@ -43,14 +46,20 @@ class Lanes(Generic[T]):
         in_flight_max: int,
         admit: Admit,
         begins: Callable[[float], None] = lambda waited_s: None,
+        comes_last: Callable[[Record], bool] = lambda record: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._decide = decide
         self._admit = admit
         self._begins = begins
+        self._comes_last = comes_last
         self._clock = clock
         self._limit = in_flight_max
-        self._waiting: dict[Lane, deque[tuple[Record, float]]] = {}
+        self._waiting: dict[Lane, Waiting] = {}
+        self._undecided: dict[OwnedPartition, dict[int, None]] = {}
+        """Offsets that were taken up, ascending."""
+        self._held: dict[OwnedPartition, Waiting] = {}
+        """What comes last, until nothing below it is undecided."""
         self._ready: deque[Lane] = deque()
         self._workers: set[asyncio.Task[None]] = set()
         self._done: SimpleQueue[T | BaseException] = SimpleQueue()
@@ -103,14 +112,29 @@ class Lanes(Generic[T]):
 
     def _take_up(self, records: Sequence[tuple[OwnedPartition, Record]], at_s: float) -> None:
         for owner, record in records:
-            lane = (owner, record.key)
-            waiting = self._waiting.get(lane)
-            if waiting is None:
-                self._waiting[lane] = deque(((record, at_s),))
-                self._ready.append(lane)
+            undecided = self._undecided.setdefault(owner, {})
+            if undecided and self._comes_last(record):
+                self._held.setdefault(owner, deque()).append((record, at_s))
             else:
-                waiting.append((record, at_s))
+                self._queue(owner, record, at_s)
+            undecided[record.at.offset] = None
         self._spawn()
+
+    def _queue(self, owner: OwnedPartition, record: Record, at_s: float) -> None:
+        lane = (owner, record.key)
+        waiting = self._waiting.get(lane)
+        if waiting is None:
+            self._waiting[lane] = deque(((record, at_s),))
+            self._ready.append(lane)
+        else:
+            waiting.append((record, at_s))
+
+    def _decided(self, owner: OwnedPartition, offset: int) -> None:
+        """Let go on what has waited for this offset."""
+        undecided, held = self._undecided.get(owner, {}), self._held.get(owner)
+        undecided.pop(offset, None)
+        if held and next(iter(undecided)) == held[0][0].at.offset:
+            self._queue(owner, *held.popleft())
 
     def _spawn(self) -> None:
         for _ in range(min(len(self._ready), self._limit - len(self._workers))):
@@ -119,6 +143,8 @@ class Lanes(Generic[T]):
     def _drop(self, owner: OwnedPartition) -> None:
         self._waiting = {lane: waiting for lane, waiting in self._waiting.items() if lane[0] is not owner}
         self._ready = deque(lane for lane in self._ready if lane[0] is not owner)
+        self._undecided.pop(owner, None)
+        self._held.pop(owner, None)
 
     def _may_go_on(self) -> bool:
         return bool(self._ready) and len(self._workers) <= self._limit
@@ -159,6 +185,7 @@ class Lanes(Generic[T]):
         try:
             self._begins(self._clock() - at_s)
             self._done.put(await self._decide(record, owner))
+            self._decided(owner, record.at.offset)
         except BaseException as error:
             if self._ending:
                 raise

@@ -37,6 +37,7 @@ from driftline.consumers.tracing import Tracer
 from driftline.log import GroupConsumer, KafkaReader, Record, Settings, TransactionalWriter, Unfinished
 from driftline.schemas import RegistryUnreachable, UsageError
 from driftline.schemas.cloudevents import epoch_ms
+from driftline.schemas.names import CLOCK_KEY
 
 __all__ = ["RunSummary", "Runtime", "RuntimeLimits"]
 
@@ -46,6 +47,7 @@ IDLE_POLL_S = 0.5
 """How long a poll waits where nothing is in flight; bounds how late a stop is seen."""
 BUSY_WAIT_S = 0.005
 """How long a turn waits for a result where decisions are in flight."""
+TICK_KEY = CLOCK_KEY.encode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Runtime:
         decider = Decider(app, self._codec, proposer, now, seed, lambda: self._control.state.offset, tracer)
         waited = self._reporting.metrics.observe_queue_age
         self._lanes: Lanes[Decided] = Lanes(
-            decider.decide, self._limits.in_flight_max, self._throttle.admit, waited, clock
+            decider.decide, self._limits.in_flight_max, self._throttle.admit, waited, _is_tick, clock
         )
         self._pressure = Backpressure(self._limits.buffered_max)
         self._owned: dict[int, OwnedPartition] = {}
@@ -355,3 +357,8 @@ class Runtime:
         self._batch.drop_lost()
         self._results = deque(decided for decided in self._results if decided.owner.live)
         self._reporting.lost(partitions, before - len(self._batch.decided) - len(self._results))
+
+
+def _is_tick(record: Record) -> bool:
+    """A tick makes due what the facts below it have begun, however long these take to be decided."""
+    return record.key == TICK_KEY

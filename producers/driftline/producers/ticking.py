@@ -10,10 +10,7 @@ from typing import Self
 from driftline.log import AppTopics, KafkaReader, Outgoing, Settings, TransactionalWriter, to_outgoing
 from driftline.schemas import Codec, Contracts, Event, Registry
 from driftline.schemas.ids import derive_id
-from driftline.schemas.names import CLOCK_TICKED
-
-CLOCK_KEY = "driftline.clock"
-"""Key of the ticks: they are of no workflow."""
+from driftline.schemas.names import CLOCK_KEY, CLOCK_TICKED
 
 
 class Ticker:

@@ -71,6 +71,47 @@ def test_a_key_is_decided_in_order_and_never_twice_at_once(keys: list[bytes], in
     assert sorted(record.at.offset for record in results) == list(range(len(keys)))
 
 
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.sampled_from([b"a", b"b", b"c", b"tick"]), max_size=40), st.integers(1, 6), st.integers(1, 40))
+def test_what_comes_last_is_decided_when_all_below_it_is(
+    keys: list[bytes], in_flight_max: int, together: int
+) -> None:
+    """Whatever is taken up together, and however many turns each decision takes."""
+    decided: set[int] = set()
+
+    async def decide(record: Record, owner: OwnedPartition) -> Record:
+        if record.key == b"tick":
+            assert decided == decided | set(range(record.at.offset))
+        for _ in range(record.at.offset * 7 % 5):
+            await asyncio.sleep(0)
+        decided.add(record.at.offset)
+        return record
+
+    found = Lanes(decide, in_flight_max, free, comes_last=lambda record: record.key == b"tick")
+    of, given_ = owner(), records(keys)
+    with found.running():
+        for first in range(0, len(given_), together):
+            found.submit([(of, record) for record in given_[first : first + together]])
+        results = collect(found, len(keys))
+    assert sorted(record.at.offset for record in results) == list(range(len(keys)))
+
+
+def test_what_comes_last_of_one_partition_waits_for_no_other() -> None:
+    other_began = asyncio.Event()
+
+    async def decide(record: Record, owner: OwnedPartition) -> Record:
+        if record.key == b"tick":
+            other_began.set()
+        else:
+            await other_began.wait()
+        return record
+
+    found = Lanes(decide, 4, free, comes_last=lambda record: record.key == b"tick")
+    with found.running():
+        found.submit([(owner(0), records([b"slow"])[0]), (owner(1), records([b"tick"], 1)[0])])
+        assert {record.key for record in collect(found, 2)} == {b"slow", b"tick"}
+
+
 def test_the_same_key_of_two_partitions_is_two_lanes() -> None:
     met = asyncio.Event()
     asked: list[Record] = []
