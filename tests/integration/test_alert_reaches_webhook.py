@@ -32,11 +32,13 @@ from driftline.consumers import App
 from driftline.consumers.prepare import prepare
 from driftline.consumers.runtime import Runtime
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import Settings
+from driftline.log import KafkaReader, Settings, TransactionalWriter
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
-from driftline.replay import Candidate, Limits
+from driftline.replay import Candidate, Limits, ReplayWriter, publish_alerts
+from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX
 from driftline.replay.testing import OwnModels
+from driftline.schemas import ArmRef, Codec, Contracts, Registry, ReplayCompleted
 
 PROMETHEUS, ALERTMANAGER = shutil.which("prometheus"), shutil.which("prometheus-alertmanager")
 pytestmark = [
@@ -198,8 +200,44 @@ def diverged(workplace: Path, app: App, exporter: int) -> ReplayDone:
     """A real replay, which publishes its alerts itself while the exporter already follows them."""
     done = run_replay(ReplayRequest(app.name, Candidate(CANDIDATE), limits=Limits(order_seed=1)))
     shown = f'candidate="{CANDIDATE}"'.encode()
-    until(lambda: shown in get(f"http://127.0.0.1:{exporter}/metrics"), (workplace / "exporter.log").read_text)
+    until(lambda: shown in metrics_of(exporter), (workplace / "exporter.log").read_text)
     return done
+
+
+@pytest.fixture(scope="module")
+def counted(cluster: Settings, app: App, exporter: int) -> ReplayCompleted:
+    """What a night leaves that was counted whole; the next one never comes."""
+    rules = ArmRef(model="log", prompt_hash="log", verifier_version="v")
+    night = ReplayCompleted(
+        run_id=f"{app.name}-night",
+        app=app.name,
+        mode="nightly",
+        baseline=rules,
+        candidate=rules,
+        verdict="equivalent",
+        stopped_because="segment_ended",
+        alpha=0.05,
+        delta=0.05,
+        events=CUSTOMERS,
+        compared=CUSTOMERS,
+        paid_calls=0,
+        overspent_calls=0,
+        cost_usd=0.0,
+        coverage=1.0,
+        e_value=1.0,
+        strata=(),
+        completed_at=datetime.now(UTC),
+    )
+    writer = TransactionalWriter(cluster, f"{TRANSACTIONAL_ID_PREFIX}.{night.run_id}")
+    codec = Codec(Registry(cluster.require_registry()), Contracts.load())
+    publish_alerts(ReplayWriter(writer), KafkaReader(cluster), codec, [night])
+    writer.close()
+    until(lambda: b'mode="nightly",verdict="equivalent"} 1.0' in metrics_of(exporter), lambda: "no night is shown")
+    return night
+
+
+def metrics_of(exporter: int) -> bytes:
+    return get(f"http://127.0.0.1:{exporter}/metrics")
 
 
 @pytest.fixture(scope="module")
@@ -226,10 +264,12 @@ def alertmanager(workplace: Path, webhook: Webhook) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def prometheus(workplace: Path, diverged: ReplayDone, exporter: int, alertmanager: int) -> Iterator[str]:
+def prometheus(
+    workplace: Path, diverged: ReplayDone, counted: ReplayCompleted, exporter: int, alertmanager: int
+) -> Iterator[str]:
     """URL of a Prometheus with the configuration and rules of `deploy/`, at a pace that a test can wait for.
 
-    It starts after the replay: before it, the app would be one that never ran its job.
+    It starts after the replay and the night: before that, the app would be one that never ran its job.
     """
     assert PROMETHEUS is not None
     rules = {r"for: \w+": "for: 0s", r"> 26 \* 3600": "> 2"}
@@ -280,7 +320,7 @@ def test_a_job_that_runs_no_more_is_told_of_with_a_day_shortened_to_seconds(
 
 def test_a_job_that_never_ran_is_told_of_too(prometheus: str, webhook: Webhook) -> None:
     alert = webhook.wait_for("DriftlineNightlyMissing", IDLE)
-    assert "was completed never." in alert["annotations"]["description"]
+    assert "was counted never." in alert["annotations"]["description"]
 
 
 def dashboard_queries() -> list[str]:

@@ -149,6 +149,28 @@ def test_a_record_that_is_no_alert_is_counted_and_what_comes_after_it_is_shown(a
         assert shown.wait_for(lambda state: verdict_of(state, app.name) == "equivalent").unreadable >= 1
 
 
+@pytest.mark.parametrize("options", [(), ("--json",)], ids=["lines", "json"])
+def test_a_record_that_is_no_alert_is_listed_with_its_coordinates_and_hides_no_other(
+    app: App, cluster: Settings, options: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = TransactionalWriter(cluster, f"{TRANSACTIONAL_ID_PREFIX}.{app.name}-none")
+    (at,) = ReplayWriter(writer).commit([Outgoing(ALERTS, app.name.encode(), b"not an alert", 1_800_000_000_000)])
+    writer.close()
+    tell(cluster, completed(app.name, f"{app.name}-1"))
+    monkeypatch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", cluster.require_bootstrap())
+    monkeypatch.setenv("DRIFTLINE_REGISTRY_URL", cluster.require_registry())
+    words = [sys.executable, "-c", MAIN, "alerts", "--app", app.name, *options]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE_S, check=True)
+    if options:
+        none, alert = json.loads(done.stdout)
+        assert (none["at"], set(none), alert["kind"]) == (str(at), {"at", "undecodable"}, "ReplayCompleted")
+        assert none["undecodable"].startswith("not_wire_format: ")
+    else:
+        none, alert = done.stdout.splitlines()
+        assert none.startswith(f"{at}  does not decode: not_wire_format: ")
+        assert "  ReplayCompleted  " in alert
+
+
 def test_lag_is_what_was_published_until_it_is_decided(app: App, cluster: Settings) -> None:
     publish(app, cluster)
     before = read_standing(cluster, app.name)

@@ -4,6 +4,8 @@ import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from driftline.log import (
     AppTopics,
@@ -141,6 +143,22 @@ def test_a_range_may_begin_before_there_were_times(
     writer.commit([_at(topics.events, 0)])
     span = reader.span(topics.events, datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC))
     assert _minutes(list(reader.read(span))) == [0]
+
+
+def test_a_range_of_event_times_loses_nothing_where_earlier_records_have_been_deleted(
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter, reader: KafkaReader
+) -> None:
+    """The log segment that first reaches the time lies wholly below what is left, and is still there."""
+    days = [24 * 60 * day for day in (20, 60, 100, 140)]  # further apart than `segment.ms`, a log segment each
+    places = [writer.commit([_at(topics.events, minutes)])[0] for minutes in days]
+    admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
+    for future in admin.delete_records([TopicPartition(topics.events, 0, places[2].offset)]).values():
+        future.result(60)
+    found = [
+        _minutes(list(reader.read(reader.span(topics.events, NOON + timedelta(days=day))))) for day in (10, 60, 120)
+    ]
+    assert found == [days[2:], days[2:], days[3:]]
+    assert _minutes(list(reader.read(reader.span(topics.events, NOON + timedelta(days=200))))) == []
 
 
 def test_keys_lie_where_a_java_producer_puts_them(cluster: Settings, topics: AppTopics) -> None:

@@ -20,7 +20,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from tests.integration.traces import ends, groups, positions
 
-from driftline.console.replay_run import ReplayDone, ReplayRequest, run_replay
+from driftline.console.replay_run import LEDGER, ReplayDone, ReplayRequest, run_replay
 from driftline.console.segment_import import import_segment
 from driftline.consumers import App, Prompt
 from driftline.consumers.artifacts import read_artifacts
@@ -28,7 +28,7 @@ from driftline.consumers.prepare import prepare
 from driftline.consumers.runtime import Runtime
 from driftline.examples import renewals as example
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import ALERTS, CommitRefused, KafkaReader, Outgoing, Settings, TransactionalWriter
+from driftline.log import ALERTS, CommitRefused, KafkaReader, Outgoing, Settings, TopicAdmin, TransactionalWriter
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
 from driftline.replay import (
@@ -163,6 +163,20 @@ MODES = {
 }
 
 
+@pytest.mark.parametrize("mode", ["incumbent", "free", "shadow"])
+def test_a_run_that_another_process_makes_is_refused_and_asks_nothing(mode: str, workplace: Path, app: App) -> None:
+    command = [sys.executable, "-c", COMMAND, "replay", *MODES[mode], "--app", app.name, "--json"]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    run_id = json.loads(first.stdout)["run_id"]
+    path = workplace / "home" / LEDGER
+    path.unlink()
+    with closing(Ledger(path)) as ledger:
+        with ledger.asking(run_id):
+            refused = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert (refused.returncode, refused.stdout, ledger.stats()) == (2, "", [])
+    assert f"run {run_id} is being made by another process" in refused.stderr
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_no_mode_leaves_a_record_a_position_or_a_group_with_the_app(
     mode: str, workplace: Path, cluster: Settings, app: App
@@ -214,6 +228,24 @@ def test_a_segment_file_becomes_the_history_of_an_app_once_and_whole(
     assert [one.decision for one in again.decisions] == [one.decision for one in segment.decisions]
     with pytest.raises(UsageError, match="two histories are never mixed"):
         import_segment(workplace / "all.parquet", app_name)
+
+
+def test_the_history_of_another_app_is_refused_before_anything_is_there_and_the_right_one_is_taken(
+    workplace: Path, cluster: Settings, segment: Segment, app_name: str
+) -> None:
+    module = "from dataclasses import replace\nfrom driftline.examples.renewals.app import app as renewals\n"
+    (workplace / f"{app_name}.py").write_text(f"{module}app = replace(renewals, name={app_name!r})\n")
+    foreign = [
+        changed(logged, decision=logged.decision.model_copy(update={"boundary": name}))
+        for name, logged in zip(("analysis", "review"), segment.decisions, strict=False)
+    ]
+    export_segment(changed(segment, decisions=[*foreign, *segment.decisions[2:]]), {}, workplace / "foreign.parquet")
+    said = rf"decisions of analysis, review, and app {app_name} has no such boundary \(it has renewal\)"
+    with pytest.raises(UsageError, match=said):
+        import_segment(workplace / "foreign.parquet", f"{app_name}:app")
+    assert [topic for topic in TopicAdmin(cluster).partitions() if topic.startswith(app_name)] == []
+    export_segment(segment, {}, workplace / "own.parquet")
+    assert import_segment(workplace / "own.parquet", f"{app_name}:app") == CUSTOMERS
 
 
 def test_a_segment_that_reaches_to_what_was_deleted_says_from_where_history_exists(

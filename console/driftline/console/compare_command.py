@@ -20,16 +20,18 @@ ARMS, TEST, OUTPUT = "Arms", "The test", "Output"
 
 def compare(
     file: Annotated[Path, typer.Argument(help="Recorded decisions, .jsonl or .jsonl.gz.")],
-    baseline: Annotated[str, typer.Option(help="MODEL[@REPLICATE] that was.", rich_help_panel=ARMS)],
-    candidate: Annotated[str, typer.Option(help="MODEL[@REPLICATE] that is tried.", rich_help_panel=ARMS)],
+    baseline: Annotated[str, typer.Option(help=r"MODEL\[@REPLICATE] that was.", rich_help_panel=ARMS)],
+    candidate: Annotated[str, typer.Option(help=r"MODEL\[@REPLICATE] that is tried.", rich_help_panel=ARMS)],
     verifier: Annotated[Path, typer.Option(help="Verifier spec, TOML.", rich_help_panel=ARMS)],
-    incumbent: Annotated[str | None, typer.Option(help="The baseline's model again.", rich_help_panel=ARMS)] = None,
+    incumbent: Annotated[
+        str | None, typer.Option(help=r"MODEL\[@REPLICATE], the baseline's again.", rich_help_panel=ARMS)
+    ] = None,
     floor: Annotated[str | None, typer.Option(help="MODEL@1,2,3: the noise floor.", rich_help_panel=ARMS)] = None,
     alpha: Annotated[float, typer.Option(help="Bound on a false alarm.", rich_help_panel=TEST)] = 0.05,
     delta: Annotated[float, typer.Option(help="Rates this close are equivalent.", rich_help_panel=TEST)] = 0.05,
     min_effect: Annotated[float, typer.Option(help="Smallest change worth an alarm.", rich_help_panel=TEST)] = 0.0,
     order_seed: Annotated[int, typer.Option(help="Of the order of workflows.", rich_help_panel=TEST)] = 0,
-    max_events: Annotated[int | None, typer.Option(help="Read no more events.", rich_help_panel=TEST)] = None,
+    max_events: Annotated[int | None, typer.Option(min=1, help="Read no more events.", rich_help_panel=TEST)] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report as JSON.", rich_help_panel=OUTPUT)] = None,
     html: Annotated[Path | None, typer.Option(help="Write one page.", rich_help_panel=OUTPUT)] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write Markdown.", rich_help_panel=OUTPUT)] = None,
@@ -42,13 +44,14 @@ def compare(
     0 equivalent, 1 diverged, 2 usage, 4 inconclusive. Leaves nothing behind but the files that are named.
     """
     from driftline.console.common import out, say
-    from driftline.console.outputs import write_json, write_pages
+    from driftline.console.outputs import check_outputs, write_json, write_pages
     from driftline.console.render import print_findings
     from driftline.consumers.verifier_spec import SpecJudge
     from driftline.replay.compare import Comparing, compare_recordings, comparison_data
     from driftline.replay.report import EXIT_CODES
     from driftline.replay.result import Limits
 
+    check_outputs(json, html, markdown)
     limits = Limits(alpha=alpha, delta=delta, min_effect=min_effect, order_seed=order_seed, calls_max=max_events)
     spec = SpecJudge.from_file(verifier)
     comparison = compare_recordings(Comparing(file, baseline, candidate, spec, incumbent, floor, limits))

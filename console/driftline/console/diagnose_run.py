@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -102,13 +103,11 @@ def _check(asked: Diagnosing, opened: Opened, allow_unpriced: bool) -> None:
 
 
 def _ask_all(asked: Diagnosing, opened: Opened) -> DiagnosisResult:
-    ledger = Ledger(opened.settings.home / LEDGER)
-    try:
+    run_id = diagnosis_id(asked.run_id)
+    with closing(Ledger(opened.settings.home / LEDGER)) as ledger, ledger.asking(run_id):
         room = partial(room_in_usd, asked.candidate, opened.prices)
-        spending = Spending(asked.limits.usd_max, ledger.paid_usd(diagnosis_id(asked.run_id)), room)
+        spending = Spending(asked.limits.usd_max, ledger.paid_usd(run_id), room)
         diagnosis = BatchDiagnosis(asked, steady(LiteLLMProposer(), asked.limits), ledger, now, spending)
         calls = len(asked.planned) * len(asked.arms) * asked.repeats
         with progress_bar(f"diagnosing {asked.run_id}", calls) as show:
             return asyncio.run(diagnosis.run(lambda done, planned: show(done)))
-    finally:
-        ledger.close()

@@ -24,7 +24,8 @@ def exporter(
     ] = PORT,
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between two looks at lag and dead topics.")] = 15.0,
     nightly: Annotated[
-        Path | None, typer.Option(help="File of `driftline nightly`, for budgets; else nightly.toml if it is here.")
+        Path | None,
+        typer.Option(help="File of `driftline nightly`: who has nights; else nightly.toml if it is here."),
     ] = None,
     log_format: Annotated[
         LogFormat | None, typer.Option(help="Of the log on stderr; JSON unless that is a terminal.")
@@ -37,7 +38,7 @@ def exporter(
     import logging
 
     from driftline.console.exporting import ExporterCollector, Watcher
-    from driftline.console.exporting.budgets import read_budgets
+    from driftline.console.exporting.nights import read_nights
     from driftline.console.health import Health, HealthServer, health_endpoints
     from driftline.console.logs import set_up_logs
     from driftline.console.signals import stop_on_signals
@@ -47,11 +48,11 @@ def exporter(
     settings.require_bootstrap()
     settings.require_registry()
     set_up_logs(log_format, "exporter", 0)
-    collector, health, budgets = ExporterCollector(), Health(), read_budgets(nightly)
+    collector, health, nights = ExporterCollector(), Health(), read_nights(nightly)
     server = HealthServer(health_endpoints(health, make_registry(collector)), http_port)
     with stop_on_signals() as stopped, server:
         logging.getLogger("driftline.exporter").info("serving", extra={"port": server.port})
-        Watcher(settings, collector.show, health, every, budgets=budgets).run(stopped)
+        Watcher(settings, collector.show, health, every, nights=nights).run(stopped)
 
 
 def make_registry(collector: ExporterCollector) -> CollectorRegistry:

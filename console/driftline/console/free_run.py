@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ import typer
 from rich.table import Table
 
 from driftline.console.common import Log, now, open_subject, out, progress_bar, say
+from driftline.console.history import tell_history_of
 from driftline.console.outputs import write_json
 from driftline.console.render import VERDICT_STYLES
 from driftline.console.replay_run import LEDGER, ReplayRequest, proposer_of, timings
@@ -30,6 +32,7 @@ from driftline.replay.pricing import PriceMap
 from driftline.replay.report import EXIT_CODES
 from driftline.replay.spending import Spending
 from driftline.replay.subject import AppSubject
+from driftline.replay.visible import visible
 from driftline.replay.wording import cost_text, e_text, interval_text, rate_text
 from driftline.replay.workflows import History, load_workflows
 from driftline.schemas import UsageError
@@ -99,6 +102,8 @@ def run_free(request: ReplayRequest, tried: Sequence[Candidate], incumbent: bool
     _refuse(request)
     found, log = open_subject(request.app, request.verifier)
     subject = require_app(found)
+    for topic in (subject.app.topics.events, subject.app.topics.decisions):
+        tell_history_of(log.reader, topic, request.selection)
     with progress_bar("reading the workflows", None):
         history = load_workflows(log.reader, log.codec, subject.app, request.selection)
     opened = _Opened(subject, history, log, incumbent)
@@ -117,14 +122,15 @@ def print_free(done: FreeDone) -> None:
 def print_free_findings(report: Mapping[str, Any]) -> None:
     """`print_free` of a run that was told where it lies already."""
     style = VERDICT_STYLES[report["verdict"]]
-    say(f"{report['verdict'].upper()}  {report['app']}: {report['baseline']} → {report['candidate']}, free", style)
+    arms = visible(f"{report['baseline']} → {report['candidate']}")
+    say(f"{report['verdict'].upper()}  {report['app']}: {arms}, free", style)
     for line in (*_rates(report), *_circumstances(report)):
-        say(f"  {line}")
+        say(visible(f"  {line}"))
     if report["by_place"]:
         out.print("", _places(report["by_place"][:PLACES_SHOWN_MAX]), "")
     for departure in report["departures"][:DEPARTURES_SHOWN_MAX]:
         for line in _departure(departure):
-            say(line)
+            say(visible(line))
 
 
 def _refuse(request: ReplayRequest) -> None:
@@ -165,16 +171,13 @@ def _run_one(opened: _Opened, request: ReplayRequest) -> FreeDone:
 def _ask_all(opened: _Opened, request: ReplayRequest) -> FreeResult:
     history, subject, limits, candidate = opened.history, opened.subject, request.limits, request.candidate
     run_id = free_id_of(history, subject, candidate, limits, opened.incumbent)
-    ledger = Ledger(opened.log.settings.home / LEDGER)
-    try:
+    with closing(Ledger(opened.log.settings.home / LEDGER)) as ledger, ledger.asking(run_id):
         room = partial(room_in_usd, candidate, opened.prices)
         spending = Spending(limits.usd_max, ledger.paid_usd(run_id), room)
         proposer = steady(LiteLLMProposer(), limits) if opened.incumbent else proposer_of(candidate, limits)
         given = (run_id, history, subject, candidate, proposer, ledger, limits, now, spending, opened.incumbent)
         with progress_bar(f"living {history.app} again", len(history.workflows)) as show:
             return asyncio.run(FreeReplay(*given).run(lambda done, planned: show(done)))
-    finally:
-        ledger.close()
 
 
 def _rates(report: Mapping[str, Any]) -> list[str]:
@@ -224,7 +227,8 @@ def _places(places: Sequence[Mapping[str, Any]]) -> Table:
     for place in places:
         counts = (str(place["workflows"]), str(place["state_changed"]))
         stratum = f"{place['boundary']}/{place['stream']}"
-        table.add_row(str(place["index"] + 1), stratum, _change(place), *counts, place["example"])
+        cells = (str(place["index"] + 1), stratum, _change(place), *counts, place["example"])
+        table.add_row(*map(visible, cells))
     return table
 
 

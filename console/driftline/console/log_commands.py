@@ -131,14 +131,14 @@ def alerts(
     last: Annotated[int, typer.Option(min=1, help="How many, counted from the end.")] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """List what lies on `driftline.alerts`, newest last."""
+    """List what lies on `driftline.alerts`, newest last; of a record that does not decode, where it lies and why."""
     from driftline.console.common import Log, out, say
     from driftline.log import ALERTS, load_settings
-    from driftline.schemas import Contracts, to_json_data
+    from driftline.schemas import Contracts
 
     log = Log(load_settings(), Contracts.load())
     found = [
-        {"at": str(record.at), **to_json_data(log.codec.decode(record.value).value)}
+        _alert(record, log.codec)
         for record in log.reader.read(log.reader.span(ALERTS))
         if app is None or record.key == app.encode()
     ][-last:]
@@ -151,8 +151,19 @@ def alerts(
         say("no alerts")
 
 
+def _alert(record: Record, codec: Codec) -> dict[str, Any]:
+    from driftline.schemas import Undecodable, to_json_data
+
+    try:
+        return {"at": str(record.at), **to_json_data(codec.decode(record.value).value)}
+    except Undecodable as error:
+        return {"at": str(record.at), "undecodable": str(error)}
+
+
 def alert_line(alert: dict[str, Any]) -> str:
     """One line for an alert of any kind; one of a later driftline shows its coordinates, kind and app."""
+    if "undecodable" in alert:
+        return f"{alert['at']}  does not decode: {alert['undecodable']}"
     head = f"{alert['at']}  {alert['kind']}  {alert['app']}"
     match alert["kind"]:
         case "ReplayCompleted":

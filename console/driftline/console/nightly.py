@@ -10,16 +10,18 @@ from typing import Any
 
 from driftline.console.common import Log, open_subject, progress_bar
 from driftline.console.nightly_config import NightlyApp, NightlyConfig
-from driftline.console.nightly_runs import NightRun, publish_empty, run_candidate, run_incumbent
+from driftline.console.nightly_runs import NightRun, run_candidate, run_incumbent
+from driftline.console.publishing import NIGHTLY, publish_night
 from driftline.detectors import planned_order
 from driftline.log import AppTopics, Coordinates, Settings, load_settings
-from driftline.replay.night_range import night_ranges
+from driftline.replay.night_range import night_ranges, require_history
+from driftline.replay.nights import INCONCLUSIVE
 from driftline.replay.nights_kept import KeptNights, Night, NightsFolder
 from driftline.replay.plain import plain
 from driftline.replay.segment import EmptySegment, Segment, Selection, load_segment
 from driftline.replay.subject import RecordedSubject, Subject
 from driftline.replay.verify import Plain, verify_data, verify_log
-from driftline.schemas import DriftlineError
+from driftline.schemas import BadInput, DriftlineError
 
 VERIFY, INCUMBENT = "verify", "incumbent"
 EMPTY: dict[str, Any] = {"verdict": None, "decisions": 0}
@@ -37,13 +39,20 @@ class NightDone:
     """By part: `verify`, `incumbent`, and the labels of candidates."""
     already: bool = False
     """Whether all of it had been counted before: nothing was asked, paid or published."""
-    error: DriftlineError | None = None
+    errors: tuple[DriftlineError, ...] = ()
+    """Why it is not counted, or not the parts that are missing."""
+
+    @property
+    def error(self) -> DriftlineError | None:
+        """The first of them."""
+        return next(iter(self.errors), None)
 
 
 def run_nightly(config: NightlyConfig, nights: Sequence[date]) -> list[NightDone]:
     """Run the nights of all apps in order. What goes wrong with one app ends its nights, and no other app's.
 
-    A part that is counted is not run again; one that was interrupted goes on from the ledger.
+    A part that is counted is not run again; one that was interrupted goes on from the ledger. One that fails leaves
+    the other parts and nights what they are. A night whose parts are all counted is told on `driftline.alerts`, once.
 
     Raises:
         BadInput: The settings are wrong.
@@ -63,7 +72,7 @@ def _run_app(
             for current in nights:
                 yield _Tonight(opened, folder, kept, config, current).run()
     except DriftlineError as error:
-        yield NightDone(name, current.isoformat(), error=error)
+        yield NightDone(name, current.isoformat(), errors=(error,))
 
 
 @dataclass
@@ -123,23 +132,29 @@ class _Tonight:
     def run(self) -> NightDone:
         """1. what today's rules say, which is free and finds the decisions; 2. the incumbent; 3. the candidates.
 
-        Each part is counted when its alerts are published and its files written, in one write with its evidence.
+        Each part is counted when its alerts are published and its files written, in one write with its evidence. When
+        all are, the night is told, and counts as a whole from then on.
         """
         counted = self._kept.nights.get(self._night)
-        if counted is not None and all(part in counted.parts for part in self._wanted):
-            return NightDone(self._opened.name, self._night, counted.decisions, self._told(counted), already=True)
-        night = self._verify(counted)
-        if night.decisions:
-            self._ask(night)
-        return NightDone(self._opened.name, self._night, night.decisions, self._told(night))
+        if counted is not None and not self._missing(counted) and NIGHTLY in counted.parts:
+            return self._done(counted, already=True)
+        night = self._verify(counted) if counted is None or self._missing(counted) else counted
+        errors = self._ask(night) if night.decisions else []
+        if not errors and NIGHTLY not in night.parts:
+            self._tell(night)
+        return self._done(night, errors=tuple(errors))
 
     @property
     def _wanted(self) -> list[str]:
         labels = [self._app.label(candidate) for candidate in self._app.candidates]
         return [VERIFY, *([INCUMBENT] if self._app.incumbent is not None else []), *labels]
 
-    def _told(self, night: Night) -> dict[str, dict[str, Any]]:
-        return {part: night.parts[part] for part in self._wanted}
+    def _missing(self, night: Night) -> list[str]:
+        return [part for part in self._wanted if part not in night.parts]
+
+    def _done(self, night: Night, already: bool = False, errors: tuple[DriftlineError, ...] = ()) -> NightDone:
+        parts = {part: night.parts[part] for part in self._wanted if part in night.parts}
+        return NightDone(self._opened.name, self._night, night.decisions, parts, already, errors)
 
     def _verify(self, counted: Night | None) -> Night:
         log, subject = self._opened.log, self._opened.subject
@@ -148,13 +163,22 @@ class _Tonight:
                 given = log.reader, log.codec, subject, self._selected(), show, self._seen.add
                 result = verify_log(*given)
         except EmptySegment:
-            publish_empty(log, subject.name, self._night, self._app.run_limits(None))
-            night = Night(0, {part: dict(EMPTY) for part in self._wanted})
+            night = self._without_decisions(counted)
         else:
-            night = counted or Night(result.decisions)
+            night = counted if counted is not None and counted.decisions else Night(result.decisions)
             night.parts.setdefault(VERIFY, plain(verify_data(subject.name, result)))
         self._count(night)
         return night
+
+    def _without_decisions(self, counted: Night | None) -> Night:
+        """An empty night, if it is one: what was counted of decisions that are deleted since stays."""
+        if counted is not None and counted.decisions:
+            return counted
+        log, subject, (_, last) = self._opened.log, self._opened.subject, self._span
+        if counted is None and not isinstance(subject, RecordedSubject):
+            require_history(log.reader, log.codec, AppTopics(subject.name).decisions, last)
+        known = {} if counted is None else counted.parts
+        return Night(0, {**known, **{part: dict(EMPTY) for part in self._wanted}})
 
     def _selected(self) -> Selection:
         """The night's part of the log; of a recording all, because its lines lie in any order."""
@@ -164,12 +188,26 @@ class _Tonight:
         offsets = night_ranges(log.reader, log.codec, AppTopics(subject.name).decisions, first, last)
         return Selection(offsets=offsets, decided_from=first, decided_to=last)
 
-    def _ask(self, night: Night) -> None:
+    def _ask(self, night: Night) -> list[DriftlineError]:
+        """Run what is missing; what went wrong with any of it."""
+        errors = []
         for part, run in self._runs():
             if part not in night.parts:
-                segment = self._segment(part)
-                night.parts[part] = run(self._night_run(night, segment))
-                self._count(night)
+                try:
+                    night.parts[part] = run(self._night_run(night, self._segment(part)))
+                except DriftlineError as error:
+                    errors.append(error)
+                else:
+                    self._count(night)
+        return errors
+
+    def _tell(self, night: Night) -> None:
+        """Publish the record of the night; then it counts as a whole."""
+        verdict = night.parts[VERIFY]["verdict"] or INCONCLUSIVE
+        given = self._opened.name, self._night, night.decisions, verdict, self._app.run_limits(None)
+        placed = publish_night(self._opened.log, *given)
+        night.parts[NIGHTLY] = {"verdict": verdict, "decisions": night.decisions, "alert": str(placed)}
+        self._count(night)
 
     def _runs(self) -> Iterator[tuple[str, Callable[[NightRun], dict[str, Any]]]]:
         incumbent = self._app.incumbent
@@ -185,13 +223,15 @@ class _Tonight:
         return self._loaded(keys)
 
     def _loaded(self, keys: frozenset[str]) -> Segment:
+        if not self._seen.workflows:
+            mend = "give a later night with --since or --date: what was counted of this one stays"
+            raise BadInput(f"the log no longer holds the decisions of the night of {self._night}", mend)
         log, (first, last) = self._opened.log, self._span
         wanted = Selection(offsets=dict(self._seen.ranges), keys=keys, decided_from=first, decided_to=last)
         return load_segment(log.reader, log.codec, self._opened.subject.name, wanted)
 
     def _night_run(self, night: Night, segment: Segment) -> NightRun:
         spent = sum(part.get("paid_usd", 0.0) for part in night.parts.values())
-        left = [part for part in self._wanted if part not in night.parts]
         return NightRun(
             night=self._night,
             app=self._app,
@@ -199,7 +239,7 @@ class _Tonight:
             subject=self._opened.subject,
             log=self._opened.log,
             segment=segment,
-            usd=_share(self._app.limits.budget_usd, spent, len(left)),
+            usd=_share(self._app.limits.budget_usd, spent, len(self._missing(night))),
             parquet=self._folder.of_night(self._night),
         )
 

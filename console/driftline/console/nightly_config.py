@@ -19,6 +19,8 @@ from driftline.schemas import BadInput, UsageError, canonical_json, content_hash
 
 LABEL_DIGITS = 12
 APP_NAME = r"^[a-z][a-z0-9_-]{0,99}$"
+FIRST_NIGHT = date(1970, 1, 2)
+"""Kafka's time begins on the day before, and a night is looked for beyond its ends."""
 
 
 class _Given(BaseModel):
@@ -121,7 +123,7 @@ class NightlyApp(_Given):
             min_effect=given.min_effect,
             order_seed=self.order_seed,
             concurrency=given.concurrency,
-            calls_max=None if given.max_calls is None else max(1, given.max_calls // runs),
+            calls_max=None if given.max_calls is None else max(1, given.max_calls // max(1, runs)),
             usd_max=usd,
             requests_per_minute=given.requests_per_minute,
             tokens_per_minute=given.tokens_per_minute,
@@ -168,7 +170,7 @@ class NightlyConfig(_Given):
         """The nights that are asked for, in order; without a date the last one that is over.
 
         Raises:
-            UsageError: One of them is not over, or they end before they begin.
+            UsageError: One of them is not over or before `FIRST_NIGHT`, or they end before they begin.
         """
         today = now.astimezone(ZoneInfo(self.timezone)).date()
         last = last or today - timedelta(days=1)
@@ -179,6 +181,8 @@ class NightlyConfig(_Given):
         first = since or last
         if first > last:
             raise UsageError(f"--since {first} is after {last}", "give an earlier day")
+        if first < FIRST_NIGHT:
+            raise UsageError(f"nothing was decided in the night of {first}", f"give a day from {FIRST_NIGHT} on")
         return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 

@@ -45,15 +45,13 @@ def summary_markdown(done: Sequence[NightDone]) -> str:
 
 
 def _data(night: NightDone) -> dict[str, Any]:
-    error = night.error
-    said = None if error is None else {"message": error.message, "mend": error.mend, "exit_code": error.exit_code}
+    errors = [{"message": one.message, "mend": one.mend, "exit_code": one.exit_code} for one in night.errors]
     told = {"app": night.app, "night": night.night, "decisions": night.decisions, "already": night.already}
-    return {**told, "parts": night.parts, "error": said}
+    return {**told, "parts": night.parts, "error": next(iter(errors), None), "errors": errors}
 
 
 def _codes(night: NightDone) -> Iterator[int]:
-    if night.error is not None:
-        yield night.error.exit_code
+    yield from (error.exit_code for error in night.errors)
     for name, part in night.parts.items():
         verdict = part["verdict"]
         # That the watch did not alarm is all that one asks of it: it never shows that nothing moved.
@@ -62,13 +60,15 @@ def _codes(night: NightDone) -> Iterator[int]:
 
 
 def _decisions(night: NightDone) -> str:
-    return "not counted" if night.error is not None else f"{night.decisions:,} decisions"
+    if night.errors and not night.parts:
+        return "not counted"
+    return f"{night.decisions:,} decisions{', not all of it counted' if night.errors else ''}"
 
 
 def _rows(night: NightDone) -> Iterator[tuple[str, str, str]]:
     """Part, verdict, and what to know of it."""
-    if night.error is not None:
-        yield "error", "", str(night.error)
+    for error in night.errors:
+        yield "error", "", str(error)
     for name, part in night.parts.items():
         if part["verdict"] is None:
             continue

@@ -14,13 +14,12 @@ from typing import Any
 from driftline.console.common import Log, now, progress_bar
 from driftline.console.nightly_config import NightlyApp, NightlyCandidate, NightlyIncumbent
 from driftline.console.nightly_files import keep_parquet
-from driftline.console.publishing import publish_all
 from driftline.console.replay_arms import Arms, EveryArm, named_arms
 from driftline.console.replay_progress import note_of
 from driftline.console.replay_run import LEDGER, ReplayRequest, publish, run_row, timings
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
 from driftline.consumers.models.sources import source_version
-from driftline.replay.arms import LOG_ARM, Candidate, calls_of
+from driftline.replay.arms import Candidate, calls_of
 from driftline.replay.asker import oldest
 from driftline.replay.harness import ForcedReplay, ForcedResult, Limits
 from driftline.replay.identity import RUN_ID_DIGITS, run_id_of
@@ -32,12 +31,19 @@ from driftline.replay.plain import plain
 from driftline.replay.plan import planned_calls, require_priced, room_in_usd
 from driftline.replay.pricing import PriceMap
 from driftline.replay.report import report_data
+from driftline.replay.result import Pair
 from driftline.replay.run_request import write_request
 from driftline.replay.segment import Segment, Selection
 from driftline.replay.spending import Spending
 from driftline.replay.store import write_store
 from driftline.replay.subject import Subject
-from driftline.schemas import ArmRef, ReplayCompleted, canonical_json, content_hash
+from driftline.schemas import canonical_json, content_hash
+
+INCUMBENT_MODE = "incumbent"
+"""Of alerts: what the incumbent shows takes the place of nothing that a candidate shows."""
+DECISIONS_MIN = 34
+"""Of a candidate's run: a divergence of fewer than 30 pairs wakes nobody (deploy/prometheus/rules.yml), and a tenth
+of the answers may be lost before a run has no verdict."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,14 @@ def run_candidate(tonight: NightRun, given: NightlyCandidate) -> dict[str, Any]:
     test = CarriedTest(limits.alpha, limits.delta, limits.min_effect, tuple(tonight.subject.indicators))
     identity = _identity(arms, given.arm, test)
     asked = _ask(tonight, given.arm)
+    asked = replace(asked, result=replace(asked.result, pairs=[_planned(pair) for pair in asked.result.pairs]))
     process = tonight.kept.process(identity, test)
     process.add(tonight.night, [] if asked.result.stopped_because == "coverage" else asked.result.pairs)
-    tonight.kept.processes[identity] = process.state()
     standing = process.standing()
     told = as_carried(asked.result, standing)
     part = _finish(tonight, given.arm, arms, asked, told, {"name": given.name, **_standing(standing)})
+    # Not before: a part that failed would leave its evidence to be saved with the next one.
+    tonight.kept.processes[identity] = process.state()
     return {**part, "verdict": told.verdict}
 
 
@@ -97,7 +105,6 @@ def run_incumbent(tonight: NightRun, given: NightlyIncumbent) -> dict[str, Any]:
     watch = tonight.kept.provider_watch(tuple(tonight.subject.indicators), given.decisions_between_alarms)
     lost = asked.result.stopped_because == "coverage"
     drifted = watch.add(tonight.night, [] if lost else asked.result.pairs)
-    tonight.kept.watch = watch.state()
     told = as_watched(asked.result, drifted, watch.value)
     limits = replace(asked.limits, alpha=1 / given.decisions_between_alarms)
     standing: dict[str, Any] = {"drifted": drifted, "value": watch.value, "events": watch.events}
@@ -107,35 +114,15 @@ def run_incumbent(tonight: NightRun, given: NightlyIncumbent) -> dict[str, Any]:
         "alarms": list(watch.alarms),
     }
     asked_as = replace(asked, limits=limits)
-    part = _finish(tonight, given.arm, replace(arms, incumbent=arms.candidate), asked_as, told, standing)
+    both = replace(arms, incumbent=arms.candidate)
+    part = _finish(tonight, given.arm, both, asked_as, told, standing, INCUMBENT_MODE)
+    tonight.kept.watch = watch.state()
     return {**part, "verdict": told.verdict}
 
 
-def publish_empty(log: Log, app: str, night: str, limits: Limits) -> None:
-    """Say on `driftline.alerts` that a night without decisions was looked at: nobody is to be woken because of it."""
-    run_id = content_hash(canonical_json({"night": night, "app": app}))[:RUN_ID_DIGITS]
-    nothing = ArmRef(model=LOG_ARM, prompt_hash=LOG_ARM, verifier_version=LOG_ARM)
-    completed = ReplayCompleted(
-        run_id=run_id,
-        app=app,
-        mode="forced",
-        baseline=nothing,
-        candidate=nothing,
-        verdict="inconclusive",
-        stopped_because="segment_ended",
-        alpha=limits.alpha,
-        delta=limits.delta,
-        events=0,
-        compared=0,
-        paid_calls=0,
-        overspent_calls=0,
-        cost_usd=0.0,
-        coverage=1.0,
-        e_value=1.0,
-        strata=(),
-        completed_at=now(),
-    )
-    publish_all(log, run_id, [completed])
+def _planned(pair: Pair) -> Pair:
+    """What is read whatever the verdict is evidence where it has an outcome: no stop had a say in it."""
+    return replace(pair, evidence=not pair.lost) if pair.index < DECISIONS_MIN else pair
 
 
 def _identity(arms: Arms, candidate: Candidate, test: CarriedTest) -> str:
@@ -164,7 +151,8 @@ def _ask(tonight: NightRun, candidate: Candidate) -> Asked:
 
 
 def _reading(limits: Limits, candidate: Candidate) -> Limits:
-    """A recording costs nothing and is read one by one, to the end."""
+    """A candidate's is long enough to be told of. A recording costs nothing and is read one by one, to the end."""
+    limits = limits if candidate.incumbent else replace(limits, decisions_min=DECISIONS_MIN)
     return replace(limits, concurrency=1, read_on=True) if candidate.is_free else limits
 
 
@@ -194,6 +182,7 @@ def _finish(
     asked: Asked,
     told: ForcedResult,
     standing: Mapping[str, Any],
+    mode: str = "forced",
 ) -> dict[str, Any]:
     """1. the run's database; 2. its alerts; 3. its Parquet among the night's. Each may be done again."""
     report = report_data(tonight.segment.app, arms.baseline.model, arms.candidate.model, told, asked.limits)
@@ -203,7 +192,7 @@ def _finish(
     row = run_row(report, arms.baseline, arms.candidate)
     database = write_store(home / "runs" / told.run_id, told, row)
     write_request(database.parent, _request(tonight, candidate))
-    placed = publish(tonight.log, tonight.segment, arms, told, asked.limits)
+    placed = publish(tonight.log, tonight.segment, arms, told, asked.limits, mode)
     part: dict[str, Any] = plain(
         {
             **_counts(asked, tonight.segment),

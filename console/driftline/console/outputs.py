@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from errno import EISDIR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,15 +20,46 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         BadInput: It cannot be written.
     """
-    from driftline.schemas import BadInput
-
-    beside = path.with_name(f".{path.name}.writing")
-    try:
+    with _beside(path) as beside:
         beside.write_text(text, encoding="utf-8")
         beside.replace(path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise BadInput(f"cannot write {path}: {error.strerror}", "give a path in a folder that is there") from error
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Find out, before anything is paid, whether the files could be written; leaves none behind.
+
+    Not guaranteed: that they can be later on, when the folder is gone or the disk is full.
+
+    Args:
+        paths: Where outputs will go; None for one that nobody asked for.
+
+    Raises:
+        BadInput: One cannot be written.
+    """
+    for path in paths:
+        if path is not None:
+            with _beside(path) as beside:
+                beside.touch()
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A file to write before it takes the path's place; what is left of it at the end is removed."""
+    from driftline.schemas import BadInput
+
+    beside = None
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        beside = path.with_name(f".{path.name}.writing")
+        yield beside
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise BadInput(f"cannot write {path}: {why}", "give a file name in a folder that is there") from error
+    finally:
+        if beside is not None:
+            with suppress(OSError, ValueError):
+                beside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:

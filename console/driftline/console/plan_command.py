@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 from rich.table import Table
 
 from driftline.console.common import out, say
-from driftline.console.replay_run import Opened, ReplayRequest, plan_replays
+from driftline.console.replay_run import LEDGER, Opened, ReplayRequest, plan_replays
 from driftline.replay.arms import Candidate
 from driftline.replay.identity import arm_of, arms_of, prompt_diff, run_id_of
+from driftline.replay.ledger import Ledger
 from driftline.replay.plan import ReplayPlan, plan_data
 from driftline.replay.result import Limits
 from driftline.replay.segment import Segment
@@ -34,10 +36,11 @@ def print_plans(request: ReplayRequest, tried: Sequence[Candidate], as_json: boo
 
 def _told(opened: Opened, request: ReplayRequest, candidate: Candidate, plan: ReplayPlan) -> dict[str, Any]:
     segment, subject = opened.segment, opened.subject
+    run_id = run_id_of(segment, subject, candidate, request.limits, request.incumbent)
     baseline, arm = arms_of(segment, subject, candidate)
     return {
         "app": segment.app,
-        "run_id": run_id_of(segment, subject, candidate, request.limits, request.incumbent),
+        "run_id": run_id,
         "baseline": baseline.model,
         "candidate": arm.model,
         "incumbent": _incumbent(segment, subject, request),
@@ -45,9 +48,16 @@ def _told(opened: Opened, request: ReplayRequest, candidate: Candidate, plan: Re
         "history_from": {str(partition): low for partition, low in segment.history_from.items()},
         "alpha": request.limits.alpha,
         "budget_usd": request.limits.usd_max,
+        "paid_usd": _paid_usd(opened, run_id),
         **plan_data(plan),
         "prompt_diff": prompt_diff(segment, subject, candidate),
     }
+
+
+def _paid_usd(opened: Opened, run_id: str) -> float:
+    """What the run has paid before it was stopped: the budget holds it too."""
+    with closing(Ledger(opened.settings.home / LEDGER)) as ledger:
+        return ledger.paid_usd(run_id)
 
 
 def _incumbent(segment: Segment, subject: Subject, request: ReplayRequest) -> dict[str, Any] | None:
@@ -90,9 +100,11 @@ def _cost(told: Mapping[str, Any]) -> list[str]:
 def _budget(told: Mapping[str, Any]) -> str:
     if told["usd"] is None:
         return "cannot be held without a price"
-    if told["usd"] <= told["budget_usd"]:
-        return "holds the whole segment"
-    return f"ends after about {told['to_pay'] * told['budget_usd'] / told['usd']:.0f} paid calls"
+    paid = f"{_usd(told['paid_usd'])} of it is paid, " if told["paid_usd"] else ""
+    left = max(0.0, told["budget_usd"] - told["paid_usd"])
+    if told["usd"] <= left:
+        return f"{paid}holds the whole segment"
+    return f"{paid}ends after about {told['to_pay'] * left / told['usd']:.0f} {'more ' if paid else ''}paid calls"
 
 
 def _findings(told: Mapping[str, Any]) -> list[str]:

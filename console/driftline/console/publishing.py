@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from driftline.console.common import Log
+from driftline.console.common import Log, now
 from driftline.log import Coordinates, TransactionalWriter
 from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX, ReplayWriter, publish_alerts
-from driftline.schemas import Alert
+from driftline.replay.arms import LOG_ARM
+from driftline.replay.identity import RUN_ID_DIGITS
+from driftline.replay.result import Limits
+from driftline.schemas import Alert, ArmRef, ReplayCompleted, canonical_json, content_hash
+
+NIGHTLY = "nightly"
+"""Mode of the alert that a night leaves when all of it is counted."""
 
 
 def publish_all(log: Log, run_id: str, alerts: Sequence[Alert]) -> dict[str, Coordinates]:
@@ -23,3 +29,37 @@ def publish_all(log: Log, run_id: str, alerts: Sequence[Alert]) -> dict[str, Coo
     finally:
         writer.close()
     return {alert.kind: at for alert, at in zip(alerts, placed, strict=True)}
+
+
+def publish_night(log: Log, app: str, night: str, decisions: int, verdict: str, limits: Limits) -> Coordinates:
+    """Say on `driftline.alerts` that a night was counted whole, and what today's rules say of it; where that lies.
+
+    It is no test: its e-value is 1 whatever the verdict.
+
+    Raises:
+        UsageError: Another process publishes for the same night.
+        EnvironmentUnreachable: A broker or the registry does not answer.
+    """
+    run_id = content_hash(canonical_json({"night": night, "app": app}))[:RUN_ID_DIGITS]
+    nothing = ArmRef(model=LOG_ARM, prompt_hash=LOG_ARM, verifier_version=LOG_ARM)
+    completed = ReplayCompleted(
+        run_id=run_id,
+        app=app,
+        mode=NIGHTLY,
+        baseline=nothing,
+        candidate=nothing,
+        verdict=verdict,
+        stopped_because="segment_ended",
+        alpha=limits.alpha,
+        delta=limits.delta,
+        events=decisions,
+        compared=decisions,
+        paid_calls=0,
+        overspent_calls=0,
+        cost_usd=0.0,
+        coverage=1.0,
+        e_value=1.0,
+        strata=(),
+        completed_at=now(),
+    )
+    return publish_all(log, run_id, [completed])[completed.kind]

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from driftline.replay.comparison import earlier_rows
+from driftline.replay.visible import visible
 from driftline.replay.wording import (
     cause_text,
     cost_text,
@@ -54,16 +55,16 @@ def print_earlier(console: Console, earlier: Mapping[str, Any], report: Mapping[
     """A run's figures beside those of an earlier one."""
     table = _table("against the earlier run", ("", "earlier", "this run"), left=3)
     for row in earlier_rows(earlier, report):
-        table.add_row(*row)
+        table.add_row(*map(visible, row))
     console.print(table)
 
 
 def _verdict(report: Mapping[str, Any]) -> Text:
     lines = Text()
     lines.append(report["verdict"].upper(), VERDICT_STYLES[report["verdict"]])
-    lines.append(f"  {report['app']}: {report['baseline']} → {report['candidate']}\n")
+    lines.append(visible(f"  {report['app']}: {report['baseline']} → {report['candidate']}\n"))
     for line in (*_rates(report), *_evidence(report)):
-        lines.append(f"  {line}\n")
+        lines.append(visible(f"  {line}\n"))
     return lines
 
 
@@ -129,7 +130,7 @@ def _strata(strata: Sequence[Mapping[str, Any]], floor: Mapping[str, Any] | None
         name = stream if one_boundary else f"{stratum['boundary']} × {stream}"
         differ, *measures = _measures(level, stratum, digits=0)
         noise = _noise(noisy, noise_of(level, stratum, floor, stream))
-        row = ("●" if stratum["named"] else "", name, level, str(stratum["events"]))
+        row = ("●" if stratum["named"] else "", visible(name), level, str(stratum["events"]))
         table.add_row(*row, differ, *noise, *measures, style="bold" if stratum["named"] else "")
     return table
 
@@ -165,10 +166,10 @@ def _measures(level: str, measured: Mapping[str, Any], digits: int = 1) -> tuple
 
 
 def _example(number: int, example: Mapping[str, Any]) -> Table:
-    title = f"example {number}: {example['workflow']} at {example['at']}"
+    title = visible(f"example {number}: {example['workflow']} at {example['at']}")
     table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, expand=True)
-    table.add_column(f"then: {example['baseline']['model']}", overflow="fold", ratio=1)
-    table.add_column(f"candidate: {example['candidate']['model']}", overflow="fold", ratio=1)
+    for label, side in (("then", "baseline"), ("candidate", "candidate")):
+        table.add_column(visible(f"{label}: {example[side]['model']}"), overflow="fold", ratio=1)
     table.add_row(_side(example["baseline"]), _side(example["candidate"]))
     return table
 
@@ -178,9 +179,10 @@ def _side(side: Mapping[str, Any]) -> Text:
     text.append(side["verdict"], "green" if side["verdict"] == "accepted" else "red")
     for rejection in side["rejections"][:2]:
         why = f"\n{rejection['code']} {rejection['path']} expected {rejection['expected']}, was {rejection['actual']}"
-        text.append(why, "red")
+        text.append(visible(why), "red")
     raw = side["text"] or ""
-    text.append("\n" + (raw if len(raw) <= TEXT_CHARACTERS_MAX else "…" + raw[-TEXT_CHARACTERS_MAX:]), "dim")
+    shown = raw if len(raw) <= TEXT_CHARACTERS_MAX else "…" + raw[-TEXT_CHARACTERS_MAX:]
+    text.append("\n" + visible(shown), "dim")
     return text
 
 

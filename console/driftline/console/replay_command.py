@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ VERDICTS_BY_WEIGHT = ("diverged", "inconclusive", "equivalent")
 
 
 def replay(
+    context: typer.Context,
     app: options.AppName,
     what: options.Action = None,
     mode: options.ReplayMode = Mode.FORCED,
@@ -64,20 +65,22 @@ def replay(
     on where an interrupted run stopped: answers that were paid for are in the ledger.
     `driftline replay plan` with the same options says before what it will cost and can find.
     """
+    from driftline.console.outputs import check_outputs
     from driftline.console.replay_run import ReplayRequest
     from driftline.replay.harness import Limits
 
     selection = selection_of(start, stop, offsets or [], stream or [], key or [], sample, order_seed)
-    rates = budget_usd, requests_per_minute, tokens_per_minute
-    limits = Limits(alpha, delta, min_effect, order_seed, concurrency, max_calls, locate, estimate, *rates, mmd)
     if mode is Mode.VERIFY:
         from driftline.console.verify_run import verify_and_exit
 
-        tried_anything = bool(candidate or prompt or param or what or incumbent or floor)
-        verify_and_exit(app, selection, verifier, segment, tried_anything, as_json)
+        verify_and_exit(app, selection, verifier, segment, options.given_in(context), as_json)
+    _check_for(follow_for, mode)
+    rates = budget_usd, requests_per_minute, tokens_per_minute
+    limits = Limits(alpha, delta, min_effect, order_seed, concurrency, max_calls, locate, estimate, *rates, mmd)
     tried = _candidates(candidate or [None], prompt, param or [])
     beside = options.incumbent_of(incumbent, floor)
     _check_what(what, mode, html is not None or markdown is not None, len(tried), beside is not None or bool(mmd))
+    check_outputs(html, markdown)
     request = ReplayRequest(app, tried[0], selection, limits, verifier, segment, allow_unpriced, refresh, beside)
     _run(request, tried, what, mode, follow_for, as_json, html, markdown)
 
@@ -131,6 +134,13 @@ def _check_what(what: What | None, mode: Mode, pages: bool, candidates: int, bes
         )
 
 
+def _check_for(follow_for: str | None, mode: Mode) -> None:
+    from driftline.schemas import UsageError
+
+    if follow_for is not None and mode is not Mode.SHADOW:
+        raise UsageError(f"--for is of the mode shadow, {mode.value} ends with what is on the log", "leave --for out")
+
+
 def _replay_and_exit(
     request: ReplayRequest, tried: Sequence[Candidate], as_json: bool, html: Path | None, markdown: Path | None
 ) -> None:
@@ -138,26 +148,28 @@ def _replay_and_exit(
     from driftline.console.replay_run import run_replays
     from driftline.replay.report import EXIT_CODES
 
-    runs = run_replays(request, tried)
+    finished = run_replays(request, tried)
+    runs = list(finished) if as_json else print_runs(finished)
+    if as_json:
+        out.print_json(data=runs[0].report if len(runs) == 1 else {"runs": [done.report for done in runs]})
     if html is not None or markdown is not None:
         from driftline.console.outputs import write_pages
         from driftline.replay.stored import read_run
 
         write_pages(read_run(runs[0].database), html, markdown)
-    if as_json:
-        out.print_json(data=runs[0].report if len(runs) == 1 else {"runs": [done.report for done in runs]})
-    else:
-        print_runs(runs)
     verdicts = {done.report["verdict"] for done in runs}
     raise typer.Exit(EXIT_CODES[next(verdict for verdict in VERDICTS_BY_WEIGHT if verdict in verdicts)])
 
 
-def print_runs(runs: Sequence[ReplayDone]) -> None:
-    """The runs' reports in the terminal; what the prompt changes comes once, before what that led to."""
+def print_runs(runs: Iterable[ReplayDone]) -> list[ReplayDone]:
+    """Print each run's report as it comes, and what the prompt changes once, before what that led to; the runs."""
     from driftline.console.common import out, say
     from driftline.console.render import print_report
 
-    for diff in dict.fromkeys(done.prompt_diff for done in runs if done.prompt_diff):
-        say(diff + "\n", "dim")
+    printed: list[ReplayDone] = []
     for done in runs:
+        if done.prompt_diff and done.prompt_diff not in {earlier.prompt_diff for earlier in printed}:
+            say(done.prompt_diff + "\n", "dim")
         print_report(out, done)
+        printed.append(done)
+    return printed

@@ -103,9 +103,12 @@ Estimate = Annotated[bool, typer.Option("--estimate", help="Read on for the inte
 For = Annotated[str | None, typer.Option("--for", help="shadow: follow for so long, 10m.", rich_help_panel=TEST)]
 
 Budget = Annotated[
-    float | None, typer.Option("--budget-usd", help="Dollars that the run may pay.", rich_help_panel=SPENDING)
+    float | None,
+    typer.Option("--budget-usd", help="Dollars that the run of each candidate may pay.", rich_help_panel=SPENDING),
 ]
-MaxCalls = Annotated[int | None, typer.Option(help="Calls that may be paid.", rich_help_panel=SPENDING)]
+MaxCalls = Annotated[
+    int | None, typer.Option(help="Calls that may be paid of each candidate.", rich_help_panel=SPENDING)
+]
 Concurrency = Annotated[int, typer.Option(help="Calls in flight.", rich_help_panel=SPENDING)]
 RequestRate = Annotated[
     float | None, typer.Option("--requests-per-minute", help="Of each model.", rich_help_panel=SPENDING)
@@ -124,6 +127,12 @@ Refresh = Annotated[
 Html = Annotated[Path | None, typer.Option(help="Write the run as one HTML page.", rich_help_panel=OUTPUT)]
 Markdown = Annotated[Path | None, typer.Option(help="Write it as Markdown.", rich_help_panel=OUTPUT)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.", rich_help_panel=OUTPUT)]
+
+
+def given_in(context: typer.Context) -> list[str]:
+    """Names of the parameters that the command line itself gives, be it with their default."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
 
 
 def parameters_of(given: Sequence[str]) -> dict[str, object]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from driftline.console.common import Log, err, now, open_subject, open_subject_of_file, progress_bar
+from driftline.console.common import Log, now, open_subject, open_subject_of_file, progress_bar
+from driftline.console.history import tell_history
 from driftline.console.publishing import publish_all
 from driftline.console.replay_arms import Arms, EveryArm, incumbent_report, named_arms
 from driftline.console.replay_progress import note_of
@@ -92,11 +94,13 @@ def run_replay(request: ReplayRequest) -> ReplayDone:
         UsageError: The request cannot be run as it stands, or a price is unknown.
         EnvironmentUnreachable: A broker, the registry or the model does not answer.
     """
-    return run_replays(request, [request.candidate])[0]
+    return next(run_replays(request, [request.candidate]))
 
 
-def run_replays(request: ReplayRequest, candidates: Sequence[Candidate]) -> list[ReplayDone]:
-    """As `run_replay`, for each candidate a run of its own; what all of them may cost is known before the first.
+def run_replays(request: ReplayRequest, candidates: Sequence[Candidate]) -> Iterator[ReplayDone]:
+    """As `run_replay`, for each candidate a run of its own, handed out as it ends.
+
+    What all of them may cost is known before the first.
 
     Raises:
         UsageError: As `run_replay`, of any candidate: then none was run.
@@ -106,7 +110,8 @@ def run_replays(request: ReplayRequest, candidates: Sequence[Candidate]) -> list
     requests = [replace(request, candidate=candidate) for candidate in candidates]
     for one in requests:
         _check(opened, one)
-    return [_run_one(opened, one) for one in requests]
+    for one in requests:
+        yield _run_one(opened, one)
 
 
 def plan_replays(request: ReplayRequest, candidates: Sequence[Candidate]) -> tuple[Opened, list[ReplayPlan]]:
@@ -136,8 +141,7 @@ def open_replay(request: ReplayRequest) -> Opened:
     subject, log = open_subject(request.app, request.verifier)
     with progress_bar("reading the segment", None):
         segment = load_segment(log.reader, log.codec, subject.name, request.selection)
-    for partition, low in sorted(segment.history_from.items()):
-        err.print(f"{segment.span.topic}[{partition}]: history begins at offset {low}, what came before is deleted")
+    tell_history(segment.span.topic, segment.history_from)
     return Opened(subject, segment, log, settings)
 
 
@@ -208,8 +212,7 @@ def _free_reading(request: ReplayRequest) -> Limits:
 
 def _ask_all(opened: Opened, request: ReplayRequest, run_id: str, limits: Limits) -> ForcedResult:
     segment, subject, candidate = opened.segment, opened.subject, request.candidate
-    ledger = Ledger(opened.settings.home / LEDGER)
-    try:
+    with closing(Ledger(opened.settings.home / LEDGER)) as ledger, ledger.asking(run_id):
         if request.refresh:
             _retire(ledger, opened, request)
         room = partial(room_in_usd, candidate, opened.prices)
@@ -219,8 +222,6 @@ def _ask_all(opened: Opened, request: ReplayRequest, run_id: str, limits: Limits
         began = time.monotonic()
         with progress_bar(f"replaying {segment.app}", replay.decisions_max) as show:
             return asyncio.run(replay.run(lambda at: show(at.read, note_of(at, time.monotonic() - began))))
-    finally:
-        ledger.close()
 
 
 def proposer_of(candidate: Candidate, limits: Limits) -> Proposer:

@@ -27,12 +27,14 @@ def export(
 ) -> None:
     """Write decisions with the prompts they need; `driftline replay --segment FILE` needs no broker."""
     from driftline.console.common import open_subject, say
+    from driftline.console.history import tell_history
     from driftline.replay.segment import load_segment
     from driftline.replay.segment_file import export_segment
 
     subject, log = open_subject(app)
     selection = selection_of(start, stop, offsets or [], stream or [], key or [], sample, order_seed)
     segment = load_segment(log.reader, log.codec, subject.name, selection)
+    tell_history(segment.span.topic, segment.history_from)
     export_segment(segment, log.artifacts, file)
     say(f"{len(segment.decisions)} decisions → {file} ({file.stat().st_size / 1024:.0f} KiB)")
 

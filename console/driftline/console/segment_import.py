@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from driftline.console.common import SPEC_KIND, Log, find_app, progress_bar
+from driftline.consumers.app import App
 from driftline.consumers.artifacts import Artifact
 from driftline.log import (
     AppTopics,
@@ -30,15 +31,17 @@ TRANSACTION_TIMEOUT_MS = 300_000
 def import_segment(path: Path, name: str) -> int:
     """Write a file's decisions, and the artifacts they need, onto the app's decisions topic; how many decisions.
 
-    In order: 1. read the file; 2. create topics and subjects; 3. take the app's import slot, which ends another
-    import of it; 4. prove that the topic holds nothing; 5. write all in one transaction.
+    In order: 1. read the file, and refuse what is another app's; 2. create topics and subjects; 3. take the app's
+    import slot, which ends another import of it; 4. prove that the topic holds nothing; 5. write all in one
+    transaction.
 
     Ids and contexts stay as they were, so that a replay here has the run id and finds the ledger's answers of one
     there. The events are not in the file: input coordinates go on naming the log that the decisions came from.
 
     Raises:
         BadInput: No such file, or no segment file.
-        UsageError: The topic holds records already: two histories are never mixed.
+        UsageError: The app is code and lacks a boundary that decided in the file: nothing was created. Or the topic
+            holds records already: two histories are never mixed.
         EnvironmentUnreachable: A broker or the registry does not answer.
     """
     settings = load_settings()
@@ -46,6 +49,8 @@ def import_segment(path: Path, name: str) -> int:
     contracts = Contracts.load() if app is None else app.contracts
     topics = AppTopics(name if app is None else app.name)
     segment, artifacts = read_segment_file(path, topics.app, Selection())
+    if app is not None:
+        _require_boundaries(app, segment, path)
     prepare(topics, [] if app is None else app.subjects(), contracts, settings)
     log = Log(settings, contracts)
     writer = TransactionalWriter(settings, f"driftline.{topics.app}.import", TRANSACTION_TIMEOUT_MS)
@@ -73,6 +78,19 @@ def _artifacts(segment: Segment, artifacts: Mapping[str, Artifact], app: str, lo
 def _record(logged: LoggedDecision, topics: AppTopics, log: Log) -> Outgoing:
     """The key decides the partition: there may be fewer of them here."""
     return replace(decision_record(logged.decision, topics.decisions, log.codec), partition=None)
+
+
+def _require_boundaries(app: App, segment: Segment, path: Path) -> None:
+    """What no boundary can judge would stand in the way of every replay, and of the right history."""
+    known = {boundary.name for boundary in app.boundaries}
+    missing = {logged.decision.boundary for logged in segment.decisions} - known
+    if missing:
+        has = ", ".join(sorted(known)) or "none"
+        raise UsageError(
+            f"{path} holds decisions of {', '.join(sorted(missing))}, and app {app.name} has no such boundary"
+            f" (it has {has})",
+            "import it with the --app whose history it is",
+        )
 
 
 def _require_empty(log: Log, topic: str) -> None:

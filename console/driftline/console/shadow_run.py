@@ -6,6 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import timedelta
 from functools import partial
 from typing import NoReturn
@@ -110,8 +111,7 @@ def _follow(
         LiteLLMProposer().check(ProposalRequest(model, (), CallKey("", ""), candidate.parameters))
         require_price(prices.of(model), prices, limits, request.allow_unpriced)
     run_id = shadow_id_of(subject.name, candidate, limits, begins, request.incumbent)
-    ledger = Ledger(log.settings.home / LEDGER)
-    try:
+    with closing(Ledger(log.settings.home / LEDGER)) as ledger, ledger.asking(run_id):
         room = partial(room_in_usd, candidate, prices)
         replay = ShadowReplay(
             run_id,
@@ -128,8 +128,6 @@ def _follow(
             incumbent=request.incumbent,
         )
         return replay, asyncio.run(_until_stopped(replay))
-    finally:
-        ledger.close()
 
 
 def _models(request: ReplayRequest, subject: Subject) -> set[str]:

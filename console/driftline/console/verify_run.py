@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,9 +18,10 @@ from driftline.console.common import (
     refuse_spec,
     say,
 )
+from driftline.console.history import tell_history_of
 from driftline.console.render import VERDICT_STYLES
 from driftline.consumers.verifier_spec import SpecJudge
-from driftline.log import load_settings
+from driftline.log import AppTopics, load_settings
 from driftline.replay.report import EXIT_CODES
 from driftline.replay.segment import Selection
 from driftline.replay.segment_file import read_artifacts_of_file
@@ -28,20 +30,29 @@ from driftline.replay.verify import Change, VerifyResult, verify_data, verify_fi
 from driftline.schemas import Contracts, UnknownApp, UsageError
 
 CHANGES_SHOWN_MAX = 20
+TAKEN = {"app", "mode", "verifier", "start", "stop", "offsets", "stream", "key", "segment", "as_json"}
+"""Parameters of `replay` that this mode reads."""
+OPTIONS = {"what": "plan", "follow_for": "--for"}
+"""What a parameter is called on the command line, where that is not its name."""
 
 
 def verify_and_exit(
-    app: str, selection: Selection, verifier: str | None, segment: Path | None, has_candidate: bool, as_json: bool
+    app: str, selection: Selection, verifier: str | None, segment: Path | None, given: Collection[str], as_json: bool
 ) -> NoReturn:
     """Verify, print, and exit: 0 when no verdict is another today, 1 when any is.
 
+    Args:
+        app: As `open_subject` takes it.
+        selection: Which decisions.
+        verifier: Path of a verifier spec for an imported app.
+        segment: A segment file in place of Kafka.
+        given: Parameters of `replay` that the command line names.
+        as_json: Print one JSON object.
+
     Raises:
-        UsageError: A candidate or a sample is given: no model is asked, and everything can be read.
+        UsageError: Another option than these is given: no model is asked, everything is read, and no run is kept.
     """
-    if has_candidate:
-        raise UsageError("verify asks no model", "leave plan, --candidate, --prompt and --param out")
-    if selection.sample is not None:
-        raise UsageError("verify costs nothing and reads all that is selected", "leave --sample out")
+    _refuse(given)
     name, result = _verify(app, selection, verifier, segment)
     if as_json:
         out.print_json(data=verify_data(name, result))
@@ -50,12 +61,24 @@ def verify_and_exit(
     raise typer.Exit(EXIT_CODES[result.verdict])
 
 
+def _refuse(given: Collection[str]) -> None:
+    """What would be passed over in silence is refused by name."""
+    unfit = sorted(OPTIONS.get(name, "--" + name.replace("_", "-")) for name in given if name not in TAKEN)
+    if unfit:
+        raise UsageError(
+            "verify asks no model, costs nothing, reads all that is selected and keeps no run",
+            f"leave {', '.join(unfit)} out",
+        )
+
+
 def _verify(app: str, selection: Selection, verifier: str | None, segment: Path | None) -> tuple[str, VerifyResult]:
-    with progress_bar("verifying", None) as show:
-        if segment is not None:
-            subject = _subject_of_file(segment, app, verifier)
+    if segment is not None:
+        subject = _subject_of_file(segment, app, verifier)
+        with progress_bar("verifying", None) as show:
             return subject.name, verify_file(segment, subject, selection, show)
-        subject, log = open_subject(app, verifier)
+    subject, log = open_subject(app, verifier)
+    tell_history_of(log.reader, AppTopics(subject.name).decisions, selection)
+    with progress_bar("verifying", None) as show:
         return subject.name, verify_log(log.reader, log.codec, subject, selection, show)
 
 

@@ -83,7 +83,7 @@ class KafkaReader:
             partitions = self._partitions(consumer, topic)
             lows = self._ends(topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
             highs = self._ends(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-            firsts = lows if start is None else self._at_time(topic, start, highs)
+            firsts = lows if start is None else self._at_time(topic, start, lows, highs)
         except KafkaException as error:
             raise kafka_error(self._settings, error) from error
         finally:
@@ -226,14 +226,20 @@ class KafkaReader:
             raise no_topic(topic)
         return sorted(listed.partitions)
 
-    def _at_time(self, topic: str, time: datetime, ends: dict[int, int]) -> dict[int, int]:
-        """The first offset at or after a time; the end where there is none. Negative times mean other things.
+    def _at_time(self, topic: str, time: datetime, lows: dict[int, int], highs: dict[int, int]) -> dict[int, int]:
+        """An offset before which nothing is at or after a time; the end where nothing is. Negative times mean other
+        things.
 
         Asked as the ends are: a committed reader's question passes over what was committed just now.
+
+        The broker looks at the first log segment that reaches the time, and at no later one. Where records have been
+        deleted, that segment may still be there and hold none that can be read: the broker then tells of no offset,
+        whatever lies behind it. So there the range begins where the partition does.
         """
         asked = OffsetSpec.for_timestamp(max(0, epoch_ms(time)))
-        found = self._ends(topic, list(ends), asked)
-        return {partition: offset if offset >= 0 else ends[partition] for partition, offset in found.items()}
+        found = self._ends(topic, list(highs), asked)
+        unknown = {partition: low if low > 0 else highs[partition] for partition, low in lows.items()}
+        return {partition: offset if offset >= 0 else unknown[partition] for partition, offset in found.items()}
 
 
 def _refuse_unknown(topic: str, partitions: list[int], known: list[int]) -> None:

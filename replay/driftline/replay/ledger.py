@@ -6,20 +6,23 @@ contexts (DETECTION, rule 11).
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from driftline.consumers.proposing import Answer, FailedCall, ProposerFailure, ToolCall
 from driftline.replay.plain import first_line
-from driftline.schemas import BadInput, Usage, canonical_json, content_hash
+from driftline.schemas import BadInput, Usage, UsageError, canonical_json, content_hash
 
 BUSY_TIMEOUT_S = 30.0
 """Another run may be writing; SQLite admits one writer at a time."""
+LOCKS = "locks"
+"""Beside the ledger: a file a run, empty."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -37,10 +40,11 @@ SELECT answer FROM answers
 WHERE key = ?1 AND run_id = ifnull(?2, run_id) AND answered_at >= ifnull(?3, answered_at)
 """
 _PUT = "INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)"
+_PUT_BESIDE = "INSERT INTO answers VALUES (?1 || ?8 || hex(randomblob(8)), ?2, ?3, ?4, ?5, ?6, ?7)"
 RETIRED = "@"
 """In a key: the answer counts no more."""
 STALE = "@stale"
-"""In a key: the answer counts no more because of its age, and its price still does."""
+"""In a key: the answer does not count, for its age or because another stands; its price still does."""
 _PAID = """
 SELECT sum(json_extract(answer, '$.cost_usd')) FROM answers
 WHERE run_id = ?1 AND (instr(key, ?2) = 0 OR instr(key, ?3) > 0)
@@ -131,6 +135,25 @@ class Ledger:
             self.close()
             raise
 
+    @contextmanager
+    def asking(self, run_id: str) -> Iterator[None]:
+        """Let one process at a time ask for a run: two would pay each call twice, and each spend the whole budget.
+
+        The lock goes with the process, however it ends; nobody waits for it. Not guaranteed: that a process on
+        another machine is kept out, where the file system does not carry `flock` there.
+
+        Raises:
+            UsageError: Another process asks for this run.
+        """
+        path = self.path.parent / LOCKS / run_id
+        with self._wrapped():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            held = path.open("a")
+        with held:
+            with self._wrapped():
+                _lock(held, run_id)
+            yield
+
     def get(self, key: AnswerKey, paid_by: str | None = None, not_before: str | None = None) -> Answer | None:
         """The answer that was paid for; None when there is none that counts.
 
@@ -148,7 +171,8 @@ class Ledger:
     ) -> Answer:
         """Write an answer; the one that stands, which is the first that was written for the key.
 
-        One that was answered earlier than `not_before` does not stand: it counts no more.
+        One that was answered earlier than `not_before` does not stand: it counts no more. What does not stand was
+        paid for all the same: its price counts in `paid_usd`.
         """
         identity = key.identity
         hash_ = content_hash(identity)
@@ -158,6 +182,7 @@ class Ledger:
                 db.execute(_OUTDATE, (STALE, hash_, not_before))
             if db.execute(_PUT, row).rowcount:
                 return answer
+            db.execute(_PUT_BESIDE, (*row, STALE))
             return _from_json(db.execute(_GET, (hash_, None, None)).fetchone()[0])
 
     def paid_usd(self, run_id: str) -> float:
@@ -213,6 +238,14 @@ class Ledger:
         except (OSError, sqlite3.Error, ValueError, TypeError, KeyError) as error:
             mend = "make room, or free or move the file away, or set DRIFTLINE_HOME; what it holds was paid for"
             raise BadInput(f"ledger {self.path}: {first_line(error)}", mend) from error
+
+
+def _lock(held: TextIO, run_id: str) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        mend = "wait for it or end it; the same command then goes on from what the ledger holds"
+        raise UsageError(f"run {run_id} is being made by another process", mend) from None
 
 
 def _to_json(answer: Answer) -> str:

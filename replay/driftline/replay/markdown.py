@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from driftline.replay.comparison import earlier_rows
+from driftline.replay.visible import visible
 from driftline.replay.wording import (
     STOPPED_BECAUSE,
     cause_text,
@@ -130,14 +131,14 @@ def _example(example: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", f"<details><summary>{told}</summary>", "")
     for label, side in (("then", before), ("candidate", after)):
         text = side["text"] or "no answer"
-        shown = text if len(text) <= TEXT_CHARACTERS_MAX else "…" + text[-TEXT_CHARACTERS_MAX:]
+        shown = visible(text if len(text) <= TEXT_CHARACTERS_MAX else "…" + text[-TEXT_CHARACTERS_MAX:])
         fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
         yield from (f"{label}: {escaped(side['model'])}, {side['verdict']}", "", fence + "text", shown, fence, "")
     yield "</details>"
 
 
 def escaped(text: object) -> str:
-    """A text in which Markdown and HTML find nothing to read."""
-    one_line = " ".join(str(text).split())
+    """A text in which Markdown and HTML find nothing to read, nor a terminal a control."""
+    one_line = " ".join(visible(text).split())
     plain = one_line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|#~])|(?<!\w)_|_(?!\w)", lambda found: "\\" + found[0], plain)

@@ -15,7 +15,8 @@ from itertools import accumulate
 from driftline.log import LogReader
 from driftline.log.records import Probe
 from driftline.replay.segment import decision_of
-from driftline.schemas import Codec
+from driftline.schemas import BadInput, Codec
+from driftline.schemas.cloudevents import format_time
 
 CLOCK_MARGIN = timedelta(hours=1)
 """How far `decided_at` may fall behind that of an earlier decision of its partition: a clock is set back, or another
@@ -47,6 +48,34 @@ def night_ranges(
         return {number: one.range_of(first, last, margin) for number, one in partitions.items()}
 
 
+def require_history(reader: LogReader, codec: Codec, topic: str, last: datetime) -> None:
+    """Refuse a night that ended at `last`, where what is left of the log cannot tell whether it was empty.
+
+    That is where the beginning of a partition has been deleted and no partition begins with a decision made before
+    `last`: the night may have been deleted with what came before it. Not for imported recordings, as `night_ranges`.
+
+    Raises:
+        UsageError: There is no such topic.
+        KafkaUnreachable: No broker answers.
+        BadInput: It cannot be told; says from where on there is history. Or a record is no decision.
+    """
+    whole = reader.span(topic).ranges
+    if not any(low for low, _ in whole.values()):
+        return
+    with reader.probing(topic) as probe:
+        begins = [_Partition(number, low, high, probe, codec).begins for number, (low, high) in whole.items()]
+    times = [time for time in begins if time is not None]
+    if times and min(times) < last:
+        return
+    offsets = ", ".join(f"[{number}]@{low}" for number, (low, _) in sorted(whole.items()))
+    since = f"decided at {format_time(min(times))} and later" if times else "and nothing is left there"
+    raise BadInput(
+        f"what {topic} held of decisions before {format_time(last)} has been deleted: history exists from {offsets} "
+        f"on, {since}",
+        "give a later night with --since or --date: those that were counted stay counted",
+    )
+
+
 @dataclass(frozen=True)
 class _Partition:
     """One partition of the decisions topic, and the times that were seen in it."""
@@ -57,6 +86,12 @@ class _Partition:
     probe: Probe
     codec: Codec
     seen: dict[int, datetime] = field(default_factory=dict)
+
+    @property
+    def begins(self) -> datetime | None:
+        """When the first decision that is left was made; None where none is."""
+        found = self._look(self.low, self.high)
+        return None if found is None else self.seen[found]
 
     def range_of(self, first: datetime, last: datetime, margin: timedelta) -> tuple[int, int]:
         """Whatever the bisection meets, the last decision that it finds too early proves those before it too early,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from driftline.detectors import Decision, StratumSummary
+from driftline.detectors import Decision, LevelSummary, StratumSummary
 from driftline.replay.levels import EXIT_FAMILY, VERDICT
 from driftline.replay.nights import DIVERGED, EQUIVALENT, INCONCLUSIVE, CarriedStratum, Standing
 from driftline.replay.result import Contrast, ForcedResult, Pair
@@ -15,15 +15,21 @@ NO_VERDICT = ("segment_ended", "budget_ended", "coverage")
 
 
 def as_carried(result: ForcedResult, standing: Standing) -> ForcedResult:
-    """The night's run with the verdict and the e-values of all nights; rates of levels stay those of the night."""
+    """The night's run with the verdict, the e-values and the number of decisions of all nights.
+
+    Rates of levels stay those of the night. So does the change of the verdict over all strata where there are
+    several, because its interval is carried by stratum alone; the note says which it is.
+    """
     verdict = standing.verdict
     if result.stopped_because == "coverage" and verdict != DIVERGED:
         verdict = INCONCLUSIVE
     judged = replace(
         result.judged,
         decision=_DECISIONS.get(verdict),
-        note=f"evidence of {standing.events} decisions in {standing.nights} nights; rates are tonight's",
+        note=_note(standing),
         e_value=standing.e_value,
+        events_at_stop=standing.events,
+        levels=tuple(_level(level, standing) for level in result.judged.levels),
         strata=_strata(result, standing),
     )
     alarm_after = standing.events if verdict == DIVERGED else None
@@ -45,6 +51,23 @@ def as_watched(result: ForcedResult, drifted: bool, value: float) -> ForcedResul
         environment=environment,
         change=replace(environment, verdict=INCONCLUSIVE, stopped_because="not_needed"),
     )
+
+
+def _note(standing: Standing) -> str:
+    tonight = "rates are" if _only(standing) else "rates and the change over all strata are"
+    return f"evidence of {standing.events} decisions in {standing.nights} nights; {tonight} tonight's"
+
+
+def _level(level: LevelSummary, standing: Standing) -> LevelSummary:
+    only = _only(standing)
+    if only is None or level.level != VERDICT:
+        return level
+    return replace(level, change_at_stop=only.change, interval_at_stop=only.interval)
+
+
+def _only(standing: Standing) -> CarriedStratum | None:
+    """The stratum whose change is the change over all strata; None where there are several."""
+    return standing.strata[0] if len(standing.strata) == 1 else None
 
 
 def _with_floor(pair: Pair) -> Pair:

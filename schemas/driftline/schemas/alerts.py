@@ -53,7 +53,8 @@ class ReplayCompleted(Logged):
     app: str
     """App name."""
     mode: str
-    """`forced` or `shadow`."""
+    """`forced` or `shadow`; of a night `forced` for a candidate, `incumbent` for the incumbent, and once `nightly`
+    for the whole when all is counted: then the verdict is that of today's rules, and the e-value 1."""
     baseline: ArmRef
     """What the candidate was held against."""
     candidate: ArmRef
@@ -70,7 +71,7 @@ class ReplayCompleted(Logged):
     events: int
     """Decisions in the segment."""
     compared: int
-    """Pairs that entered the test before it stopped."""
+    """Pairs that entered the test before it stopped; of a night's candidate, those of all its nights."""
     paid_calls: int
     """Calls whose answers the verdict rests on."""
     overspent_calls: int
@@ -113,7 +114,8 @@ class DivergenceAlert(Logged):
     paid_calls: int
     """Calls that the evidence cost."""
     change: float
-    """Net change of the acceptance rate over all strata."""
+    """Net change of the acceptance rate over all strata; of a night's candidate over all its nights where there is
+    one stratum, and that night's alone where there are several: each of those carries its own, as `named` has it."""
     interval_lo: float
     """Lower end of its confidence sequence at the stop."""
     interval_hi: float

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, StrictStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StrictStr, ValidationError
 
 from driftline.schemas.errors import BadInput
 
@@ -63,8 +63,8 @@ class RecordedLine(BaseModel):
     """The gold answer, or a judge's flag of this very answer."""
     latency_ms: float | None = None
     """Milliseconds that the call took; null where the source did not say."""
-    cost_usd: float | None = None
-    """Dollars; null where the source did not say."""
+    cost_usd: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    """Dollars, none below 0; null where the source did not say."""
     completion_tokens: int | None = None
     """Tokens written; null where the source did not say."""
 

@@ -38,5 +38,10 @@ def test_an_alert_is_one_line_that_says_what_it_is_about(name: str, line: str) -
     assert alert_line(golden(name)) == line
 
 
+def test_a_record_that_does_not_decode_is_a_line_with_its_coordinates_and_the_reason() -> None:
+    line = alert_line({"at": AT, "undecodable": "not_wire_format: 8 bytes without the magic byte"})
+    assert line == f"{AT}  does not decode: not_wire_format: 8 bytes without the magic byte"
+
+
 def test_an_alert_of_a_later_driftline_still_says_where_and_of_what_app_it_is() -> None:
     assert alert_line({"at": AT, "kind": "FloodAlert", "app": "renewals"}) == f"{AT}  FloodAlert  renewals"

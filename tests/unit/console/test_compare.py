@@ -306,3 +306,35 @@ def test_a_run_that_is_not_there_is_one_line(run_id: str) -> None:
     error = CliRunner().invoke(app, ["report", "none"]).exception
     assert isinstance(error, UsageError)
     assert run_id in str(error)
+
+
+def test_no_event_at_all_is_refused_by_the_options_own_name(answers: Path, compare: Compare) -> None:
+    done = compare(answers, "acme/old", "acme/new", "--max-events", "0")
+    assert done.exit_code == 2
+    assert "--max-events" in done.output
+
+
+def test_the_help_says_how_a_replicate_is_named() -> None:
+    told = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "160"}).output
+    lines = [line.split() for line in told.splitlines() if "MODEL[@REPLICATE]" in line]
+    named = [word for words in lines for word in words if word.startswith("--")]
+    assert named == ["--baseline", "--candidate", "--incumbent"]
+
+
+@pytest.mark.parametrize("option", ["--json", "--html", "--markdown"])
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_read(
+    option: str, compare: Compare, tmp_path: Path
+) -> None:
+    done = compare(tmp_path / "not there", "acme/old", "acme/new", option, "")
+    assert isinstance(done.exception, BadInput)
+    assert str(done.exception).startswith("cannot write .: Is a directory; give a file name")
+
+
+def test_an_answer_cannot_drive_the_terminal_or_leave_the_order_of_the_page(tmp_path: Path, compare: Compare) -> None:
+    wild = "no\x1b[2J\x00\x9b\u202e\tend"
+    lines = (line(n, model, text) for n in range(60) for model, text in (("acme/old", "yes"), ("acme/new", wild)))
+    page = tmp_path / "a.md"
+    done = compare(recording(tmp_path / "a.jsonl", lines), "acme/old", "acme/new", "--markdown", str(page))
+    for told in (done.stdout, page.read_text()):
+        assert r"no\x1b[2J\x00\x9b\u202e" in told
+        assert not set(told) & set("\x1b\x00\x9b\u202e")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,16 +18,23 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from driftline.console.exporter_command import make_registry
 from driftline.console.exporting import AlertBoard, AppStanding, ExporterCollector, LabelLimits
-from driftline.console.exporting.budgets import read_budgets
 from driftline.console.exporting.collector import LogState
+from driftline.console.exporting.nights import read_nights
+from driftline.console.exporting.watcher import Watcher, _Fold
+from driftline.console.health import Health
+from driftline.console.logs import LogFormat, set_up_logs
+from driftline.log import Coordinates, Record, Settings
 from driftline.schemas import (
     Alert,
     ArmRef,
     BadInput,
+    Codec,
+    Contracts,
     DivergenceAlert,
     EnvironmentDriftAlert,
     MigrationAlert,
     MigrationRun,
+    Registry,
     ReplayCompleted,
     StratumChange,
 )
@@ -36,8 +47,8 @@ UNITS = "ratio|dollars|usd|seconds|records|state|total|calls|pairs|decisions|val
 Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def arm(model: str) -> ArmRef:
-    return ArmRef(model=model, prompt_hash="p", verifier_version="v")
+def arm(model: str, prompt_hash: str = "p") -> ArmRef:
+    return ArmRef(model=model, prompt_hash=prompt_hash, verifier_version="v")
 
 
 def stratum(stream: str = "due", level: str = "verdict", **fields: Any) -> StratumChange:
@@ -152,6 +163,14 @@ def shown(state: LogState) -> Found:
     return found
 
 
+def state_of(apps: dict[str, str], nights: Mapping[str, float | None] | None) -> LogState:
+    """What a watcher of these apps shows before it has read anything."""
+    states: list[LogState] = []
+    settings = Settings(bootstrap_servers="127.0.0.1:1", registry_url="http://127.0.0.1:1", apps=apps)
+    Watcher(settings, states.append, Health(), nights=nights).run(lambda: True)
+    return states[-1]
+
+
 def shown_of(*alerts: Alert, limits: LabelLimits | None = None) -> Found:
     return shown(LogState(up=True, board=board_of(alerts, limits).snapshot()))
 
@@ -236,7 +255,7 @@ def test_the_last_success_is_that_of_the_mode_and_never_goes_back() -> None:
 def test_the_budget_of_a_night_is_shown_for_each_app_that_has_one(tmp_path: Path) -> None:
     path = tmp_path / "nights.toml"
     path.write_text("[apps.renewals.limits]\nbudget_usd = 5.0\n[apps.claims]\n")
-    found = shown(LogState(budgets=read_budgets(path)))
+    found = shown(state_of({}, read_nights(path)))
     assert value(found, "nightly_budget_usd", app="renewals") == 5
     assert value(found, "nightly_budget_usd", app="claims") is None
 
@@ -245,16 +264,84 @@ def test_a_file_of_nights_that_is_wrong_stops_the_exporter_only_where_it_was_ask
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert (read_budgets(None), caplog.messages) == ({}, [])
+    assert (read_nights(None), caplog.messages) == (None, [])
     (tmp_path / "nightly.toml").write_text("[apps.renewals]\nsampel = 3\n")
-    assert read_budgets(None) == {}
+    assert read_nights(None) is None
     assert any("sampel" in message for message in caplog.messages)
     with pytest.raises(BadInput, match="sampel"):
-        read_budgets(Path("nightly.toml"))
+        read_nights(Path("nightly.toml"))
 
 
-def test_an_app_that_never_completed_a_replay_shows_0_once_the_alerts_were_read_and_nothing_before() -> None:
-    labels = {"app": "claims", "mode": "forced"}
+def never(state: LogState) -> set[str]:
+    """Apps that show the time 0 for their last night, once the alerts were read."""
+    found = shown(replace(state, up=True, board=state.board or AlertBoard().snapshot()))
+    labels = [
+        dict(key)
+        for (name, key), at_s in found.items()
+        if name.endswith("last_success_timestamp_seconds") and not at_s
+    ]
+    assert all(label["mode"] == "nightly" for label in labels)
+    return {label["app"] for label in labels}
+
+
+def test_the_apps_of_the_nights_file_are_missing_until_their_first_night_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nights.toml").write_text("[apps.claims]\n")
+    (tmp_path / "none.toml").touch()
+    apps = {"renewals": "a:b", "claims": "c:d"}
+    assert never(state_of(apps, read_nights(tmp_path / "nights.toml"))) == {"claims"}
+    assert never(state_of(apps, read_nights(tmp_path / "none.toml"))) == set()
+    assert never(state_of(apps, None)) == {"renewals", "claims"}
+
+
+@pytest.mark.parametrize("mode", ["forced", "incumbent", "shadow"])
+def test_a_replay_that_is_no_night_does_not_stand_for_one(mode: str) -> None:
+    board = board_of([completed(mode=mode)]).snapshot()
+    assert never(LogState(board=board, apps=("renewals",))) == {"renewals"}
+
+
+def test_a_night_that_was_counted_is_the_last_success_of_its_app() -> None:
+    board = board_of([completed(mode="nightly", candidate=arm("log"))]).snapshot()
+    state = LogState(up=True, board=board, apps=("renewals",))
+    assert never(state) == set()
+    name = "replay_last_success_timestamp_seconds"
+    assert value(shown(state), name, app="renewals", mode="nightly") == NOON.timestamp()
+
+
+def test_two_prompts_on_one_model_are_two_candidates_with_labels_that_stay() -> None:
+    first, second = arm("acme/one", "1a2b3c4d5e6f"), arm("acme/one", "ffff00001111")
+    found = shown_of(
+        completed(run_id="r1", candidate=first, e_value=1.0),
+        completed(run_id="r2", candidate=second, e_value=2.0),
+        completed(run_id="r3", candidate=arm("acme/one"), e_value=3.0),
+    )
+    labels = ("acme/one#1a2b3c4d", "acme/one#ffff0000", "acme/one")
+    assert [value(found, "replay_e_value", **{**REPLAY, "candidate": label}) for label in labels] == [1, 2, 3]
+
+
+def test_prompts_beyond_the_limit_make_room_as_models_do() -> None:
+    alerts = [completed(run_id=f"r{n}", candidate=arm("acme/one", f"{n:08}")) for n in range(5)]
+    found = shown_of(*alerts, limits=LabelLimits(replays=2))
+    kept = {labels["candidate"] for name, each in found if name.endswith("e_value") for labels in [dict(each)]}
+    assert kept == {"acme/one#00000003", "acme/one#00000004"}
+
+
+def test_a_record_that_is_no_alert_is_logged_with_its_coordinates(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger, stream = logging.getLogger("driftline"), io.StringIO()
+    monkeypatch.setattr(logger, "handlers", [])
+    monkeypatch.setattr(logger, "level", logger.level)
+    monkeypatch.setattr(logger, "propagate", logger.propagate)
+    set_up_logs(LogFormat.JSON, "exporter", 0, stream)
+    fold = _Fold(Codec(Registry("mock://exporter-unreadable"), Contracts.load()), None)
+    fold.take([Record(Coordinates("driftline.alerts", 0, 7), b"renewals", b"no alert", 0)])
+    assert json.loads(stream.getvalue())["event"] == "driftline.alerts[0]@7 cannot be read as an alert"
+    assert fold.unreadable == 1
+
+
+def test_an_app_that_never_had_a_night_shows_0_once_the_alerts_were_read_and_nothing_before() -> None:
+    labels = {"app": "claims", "mode": "nightly"}
     unread = shown(LogState(apps=("claims",)))
     assert value(unread, "replay_last_success_timestamp_seconds", **labels) is None
     read = shown(LogState(up=True, board=AlertBoard().snapshot(), apps=("claims",)))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from driftline.console.nightly import NightDone
-from driftline.console.nightly_config import NightlyConfig, load_config
+from driftline.console.nightly_config import FIRST_NIGHT, NightlyConfig, load_config
 from driftline.console.nightly_output import exit_code
 from driftline.schemas import BadInput, KafkaUnreachable, UsageError
 
@@ -90,9 +90,22 @@ def test_calls_are_shared_out_evenly_beforehand(tmp_path: Path) -> None:
     assert config.apps["one"].run_limits(None).calls_max == 3
 
 
+def test_calls_of_an_app_that_asks_nobody_are_shared_out_among_nobody() -> None:
+    config = NightlyConfig.model_validate({"apps": {"one": {"limits": {"max_calls": 10}}}})
+    assert config.apps["one"].run_limits(None).calls_max == 10
+
+
+@pytest.mark.parametrize("first", ["0001-01-01", "1970-01-01"])
+def test_a_night_before_kafkas_time_is_refused(first: str) -> None:
+    config = NightlyConfig.model_validate({"timezone": "Asia/Tokyo", "apps": {"one": {}}})
+    with pytest.raises(UsageError, match="1970-01-02"):
+        config.nights(DAY, date.fromisoformat(first), datetime(2026, 10, 26, tzinfo=UTC))
+    assert config.nights(FIRST_NIGHT, None, datetime(2026, 10, 26, tzinfo=UTC)) == [FIRST_NIGHT]
+
+
 def done(verdict: str | None, part: str = "label", error: bool = False) -> NightDone:
     parts = {part: {"verdict": verdict}}
-    return NightDone("one", "2026-10-01", 1, parts, error=KafkaUnreachable("no") if error else None)
+    return NightDone("one", "2026-10-01", 1, parts, errors=(KafkaUnreachable("no"),) if error else ())
 
 
 @pytest.mark.parametrize(

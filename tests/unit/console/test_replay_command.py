@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,13 @@ import pytest
 from typer.testing import CliRunner
 
 from driftline.console.main import app as command_line
+from driftline.console.replay_command import print_runs
+from driftline.console.replay_run import ReplayDone, ReplayRequest, run_replay, run_replays
+from driftline.consumers.proposing import Answer
 from driftline.examples import renewals as example
-from driftline.schemas import UsageError
+from driftline.replay.arms import Candidate
+from driftline.replay.ledger import AnswerKey, Ledger
+from driftline.schemas import BadInput, UsageError
 
 FOLDER = Path(example.__path__[0])
 RENEWALS = ("--app", "driftline.examples.renewals.app:app", "--segment", str(FOLDER / "segment.parquet"))
@@ -109,6 +115,94 @@ def test_verify_over_a_file_needs_no_candidate_and_takes_none(ran: Ran, printed:
     assert printed("replay", "--mode", "verify", *RENEWALS).startswith("EQUIVALENT  renewals")
     with pytest.raises(UsageError, match="verify asks no model"):
         ran("replay", "--mode", "verify", *RENEWALS, "--candidate", "sim/renewals")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("--html", "a.html"),
+        ("--markdown", "a.md"),
+        ("--budget-usd", "0"),
+        ("--max-calls", "0"),
+        ("--estimate",),
+        ("--locate",),
+        ("--refresh",),
+        ("--mmd",),
+        ("--for", "10m"),
+        ("--sample", "5"),
+        ("--alpha", "0.05"),
+        ("plan",),
+    ],
+)
+def test_verify_refuses_by_name_what_it_would_pass_over(ran: Ran, given: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError, match=f"verify asks no model.*; leave {given[0]} out"):
+        ran("replay", "--mode", "verify", *RENEWALS, *given)
+
+
+def test_verify_names_all_that_it_refuses_at_once(ran: Ran) -> None:
+    with pytest.raises(UsageError, match="leave --html, --locate, --max-calls out"):
+        ran("replay", "--mode", "verify", *RENEWALS, "--max-calls", "9", "--html", "a.html", "--locate")
+
+
+@pytest.mark.parametrize("mode", ["forced", "free"])
+def test_a_length_of_time_is_refused_where_nothing_is_followed(mode: str, ran: Ran) -> None:
+    with pytest.raises(UsageError, match=f"--for is of the mode shadow, {mode} ends"):
+        ran("replay", "--mode", mode, *RENEWALS, "--candidate", "sim/renewals", "--for", "10m")
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_paid(ran: Ran) -> None:
+    with pytest.raises(BadInput, match=r"cannot write nowhere/a\.html: No such file or directory"):
+        ran("replay", *RENEWALS, "--candidate", "sim/renewals-inflated", "--html", "nowhere/a.html")
+    assert not Path("home").exists()
+
+
+def test_the_verdict_is_printed_before_a_page_fails(tmp_path: Path, ran: Ran) -> None:
+    """The run itself puts a folder where the page was to go."""
+    (tmp_path / "home").mkdir()
+    command = ["replay", *RENEWALS, "--candidate", "sim/renewals-inflated", "--html", "home/runs"]
+    result = CliRunner().invoke(command_line, command)
+    assert isinstance(result.exception, BadInput)
+    assert result.stdout.startswith("DIVERGED  renewals")
+
+
+def test_a_finished_run_is_handed_out_before_the_next_begins(ran: Ran) -> None:
+    first, second = Candidate("sim/renewals"), Candidate("sim/renewals-inflated")
+    request = ReplayRequest(RENEWALS[1], first, segment_file=Path(RENEWALS[3]))
+    finished = run_replays(request, [first, second])
+    assert next(finished).report["candidate"] == "sim/renewals"
+    assert len(list(Path("home/runs").iterdir())) == 1
+    assert next(finished).report["candidate"] == "sim/renewals-inflated"
+
+
+def test_what_is_finished_stays_on_the_screen_when_the_next_run_is_interrupted(
+    ran: Ran, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = run_replay(ReplayRequest(RENEWALS[1], Candidate("sim/renewals"), segment_file=Path(RENEWALS[3])))
+
+    def runs() -> Iterator[ReplayDone]:
+        yield done
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        print_runs(runs())
+    assert f"run {done.report['run_id']}" in capsys.readouterr().out
+
+
+def test_what_several_candidates_may_cost_is_said_to_be_of_each(printed: Callable[..., str]) -> None:
+    told = " ".join(printed("replay", "--help").replace("│", " ").split())
+    assert "of each candidate may pay." in told
+    assert "may be paid of each candidate." in told
+
+
+def test_a_plan_takes_off_the_budget_what_the_run_has_paid(ran: Ran, printed: Callable[..., str]) -> None:
+    plan = ("replay", "plan", *RENEWALS, "--candidate", "openai/gpt-4o", "--budget-usd", "0.1")
+    _, before = ran(*plan)
+    assert before["paid_usd"] == 0.0
+    key = AnswerKey("elsewhere", "0", "openai/gpt-4o", "0", "{}", "test")
+    with closing(Ledger(Path("home/ledger.sqlite"))) as ledger:
+        ledger.put(key, Answer("yes", cost_usd=0.075), before["run_id"], "2026-09-22T12:00:00.000Z")
+    calls = before["to_pay"] * (0.1 - 0.075) / before["usd"]
+    assert f"budget $0.1: $0.0750 of it is paid, ends after about {calls:.0f} more paid calls" in printed(*plan)
 
 
 def test_a_shadow_of_a_file_is_refused(ran: Ran) -> None:

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import tomllib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pytest
@@ -18,6 +18,7 @@ from kubernetes_validate import validate
 from prometheus_client import CollectorRegistry
 from typer.main import get_command
 
+from driftline.console.exporting.nights import read_nights
 from driftline.console.health import Health, health_endpoints
 from driftline.console.main import app as command_line
 from driftline.console.nightly_config import load_config
@@ -283,6 +284,14 @@ def test_what_compose_asks_for_is_in_the_example_and_nothing_there_is_unused() -
     assert {name: example[name] for name in asked} == asked
 
 
+def test_without_a_service_that_runs_nights_the_exporter_of_compose_misses_none() -> None:
+    assert not any("nightly" in service.get("command", ()) for service in COMPOSE["services"].values())
+    volumes = dict(volume.split(":/") for volume in COMPOSE["services"]["exporter"]["volumes"])
+    (given,) = [source for source, target in volumes.items() if target == "etc/driftline/nightly.toml:ro"]
+    (unless_said,) = re.findall(r"^\$\{NIGHTLY_FILE:-(.*)\}$", given)
+    assert read_nights(Path(unless_said)) == {}
+
+
 def test_prometheus_scrapes_the_ports_that_are_served() -> None:
     targets = set(re.findall(r"127\.0\.0\.1:(94\d\d)", (DEPLOY / "prometheus" / "prometheus.yml").read_text()))
     published = {port.split(":")[1] for service in COMPOSE["services"].values() for port in service.get("ports", ())}
@@ -323,6 +332,31 @@ def test_the_image_is_built_from_pinned_bases_and_runs_as_nobody() -> None:
     installs = re.findall(r"pip install ([^\\\n]*)", DOCKERFILE)
     assert len(installs) == 3
     assert all("--require-hashes" in words or "--no-index" in words for words in installs)
+
+
+CODE = PurePosixPath(dict(re.findall(r"\b(PYTHONPATH)=(\S+)", DOCKERFILE)).get("PYTHONPATH", "/none"))
+"""Where the image has the app's code."""
+
+
+def test_an_apps_code_is_copied_to_where_the_image_imports_it_from() -> None:
+    (copied,) = re.findall(r"^# .*\bCOPY my_app (\S+)$", DOCKERFILE, re.M)
+    assert PurePosixPath(copied).parent == CODE
+    assert re.search(rf"^RUN mkdir -p {CODE} ", DOCKERFILE, re.M)
+    assert f"`{CODE}`" in (DEPLOY / "README.md").read_text()
+
+
+def mounts() -> dict[str, set[str]]:
+    """What is mounted, by pod and by service of the image."""
+    pods = {name: {m["mountPath"] for m in pod["containers"][0]["volumeMounts"]} for name, pod in PODS.items()}
+    ours = {name: one for name, one in COMPOSE["services"].items() if one["image"].startswith("driftline:")}
+    return pods | {f"compose {name}": {v.split(":")[-2] for v in one["volumes"]} for name, one in ours.items()}
+
+
+@pytest.mark.parametrize("name", mounts())
+def test_nothing_is_mounted_over_the_apps_code(name: str) -> None:
+    mounted = {PurePosixPath(path) for path in mounts()[name]}
+    assert mounted
+    assert not mounted & {CODE, *CODE.parents}
 
 
 def test_the_locks_of_the_image_are_parts_of_the_lock() -> None:

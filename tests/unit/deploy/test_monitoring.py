@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from prometheus_client import CollectorRegistry
 from typer.main import get_command
 
@@ -95,14 +96,42 @@ def test_the_configuration_is_taken_by_the_tools_that_read_it() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
+@needs_promtool
+def test_the_scrape_job_of_the_readme_is_taken_and_has_the_name_that_the_rules_ask_for(tmp_path: Path) -> None:
+    (snippet,) = re.findall(r"```yaml\n(scrape_configs:\n.*?)```", (DEPLOY / "README.md").read_text(), re.S)
+    discovery, anywhere = "kubernetes_sd_configs: [{role: pod}]", "static_configs: [{targets: [a]}]"
+    assert discovery in snippet
+    # Debian builds Prometheus without the discovery of Kubernetes.
+    (tmp_path / "prometheus.yml").write_text(snippet.replace(discovery, anywhere))
+    done = ran("promtool", "check", "config", tmp_path / "prometheus.yml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (scrape,) = yaml.safe_load(snippet)["scrape_configs"]
+    assert set(re.findall(r'up\{job="([^"]+)"', RULES.read_text())) == {scrape["job_name"]}
+    named = [rule for rule in scrape["relabel_configs"] if rule.get("target_label") == "job"]
+    exporter = yaml.safe_load_all((DEPLOY / "kubernetes" / "exporter.yaml").read_text())
+    (deployment,) = [document for document in exporter if document["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/name"]
+    (match,) = [re.fullmatch(rule["regex"], pod) for rule in named]
+    assert match is not None
+    assert match[1] == scrape["job_name"]
+
+
 WEAKENED = {
     "too few pairs": (r">= 30", ">= 3"),
     "too many pairs": (r">= 30", ">= 300"),
-    "any verdict": (r'\{verdict="diverged"\}\) == 1', '{verdict="diverged"}) >= 0'),
+    "nothing of few pairs": (r"< 30\n", "< 3\n"),
+    "many pairs as few": (r"< 30\n", "<= 30\n"),
+    "any verdict": (r'(\{verdict="diverged",mode!~"nightly\|incumbent"\}\)) == 1', r"\1 >= 0"),
+    "a night as a candidate": (r'mode!~"nightly\|incumbent"', 'mode!~"incumbent"'),
+    "an incumbent as a candidate": (r'mode!~"nightly\|incumbent"', 'mode!~"nightly"'),
+    "any verdict of a night": (r'(\{verdict="diverged",mode="nightly"\}\)) == 1', r"\1 >= 0"),
+    "a candidate as a night": (r'verdict="diverged",mode="nightly"', 'verdict="diverged"'),
     "for ever": (r"< 7 \* 86400", "< 70 * 86400"),
     "a shorter night": (r"> 26 \* 3600", "> 24 * 3600"),
     "a longer night": (r"> 26 \* 3600", "> 28 * 3600"),
-    "any mode": (r'\{mode="forced"\}', ""),
+    "any mode": (r'(success_timestamp_seconds)\{mode="nightly"\}', r"\1"),
+    "a replay by hand as a night": (r'(success_timestamp_seconds)\{mode="nightly"\}', r'\1{mode=~"nightly|forced"}'),
+    "an incumbent as a night": (r'(success_timestamp_seconds)\{mode="nightly"\}', r'\1{mode=~"nightly|incumbent"}'),
     "no first rejection": (r"or 0 \* sum by \(app, boundary\) \(rate\(driftline_decisions_total\[1h\]\)\)", ""),
     "few decisions": (r"\[1h\]\)\) >= 50", "[1h])) >= 5"),
     "any lag": (r"> 1000", "> 0"),

@@ -162,6 +162,8 @@ def test_a_missing_file_is_named() -> None:
         (line(time="yesterday"), r":2: time: .*'yesterday' is neither ISO 8601"),
         (line(time=5), r":2: time: .*not a text"),
         (line(replicate="x"), r":2: replicate: "),
+        (line(cost_usd=-1), r":2: cost_usd: input should be greater than or equal to 0"),
+        (line(cost_usd=float("inf")), r":2: cost_usd: input should be a finite number"),
         (line(messages="?"), r":2: messages: "),
         (line(messages=["?"]), r":2: messages\.0: "),
         ({key: value for key, value in line().items() if key != "event_id"}, r":2: event_id: field required"),

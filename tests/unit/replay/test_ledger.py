@@ -13,7 +13,7 @@ import pytest
 
 from driftline.consumers.proposing import Answer, FailedCall, ProposalRequest, ProposerFailure
 from driftline.replay import AnswerKey, Candidate, ForcedResult, Ledger, Segment
-from driftline.schemas import BadInput, Decision, Usage
+from driftline.schemas import BadInput, Decision, Usage, UsageError
 
 KEY = AnswerKey("d1", "chain", "acme/next", "prompt", "{}", "test")
 ANSWER = Answer(
@@ -34,6 +34,15 @@ for number in range(100):
     key = AnswerKey(f"d{number}", "chain", "acme/next", "prompt", "{}", "test")
     stands = ledger.put(key, Answer(sys.argv[2]), sys.argv[2], "2026-09-22T12:00:00Z")
     assert ledger.get(key) == stands
+"""
+
+HOLDER = """
+import sys
+from pathlib import Path
+from driftline.replay import Ledger
+with Ledger(Path(sys.argv[1])).asking("run"):
+    print("asking", flush=True)
+    sys.stdin.read()
 """
 
 
@@ -89,6 +98,32 @@ def test_the_first_answer_stands_and_is_told_to_whoever_comes_second(ledger: Led
     assert ledger.get(KEY, paid_by="two") is None
 
 
+def test_what_an_answer_cost_that_came_second_was_paid_for_too(ledger: Ledger) -> None:
+    for usd in (0.25, 0.5):
+        ledger.put(KEY, Answer(str(usd), cost_usd=usd), "run", "2026-09-22T12:00:00Z")
+    ledger.put(KEY, Answer("of another run", cost_usd=1.0), "other", "2026-09-22T12:00:00Z")
+    assert ledger.get(KEY) == Answer("0.25", cost_usd=0.25)
+    assert (ledger.paid_usd("run"), ledger.paid_usd("other")) == (0.75, 1.0)
+    (held,) = ledger.stats()
+    assert (held.answers, held.retired, held.cost_usd) == (3, 2, 1.75)
+    ledger.retire([KEY])
+    assert (ledger.paid_usd("run"), ledger.paid_usd("other")) == (0.0, 0.0)
+
+
+def test_one_process_asks_for_a_run_until_it_ends_however_it_ends(ledger: Ledger) -> None:
+    command = [sys.executable, "-c", HOLDER, str(ledger.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "asking\n"
+        with ledger.asking("another run"):
+            pass
+        with pytest.raises(UsageError, match="run run is being made by another process; wait for it"):
+            ledger.asking("run").__enter__()
+        holder.kill()
+    with ledger.asking("run"):
+        pass
+
+
 def test_processes_that_write_at_once_agree_on_every_answer(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     writers = [
@@ -99,7 +134,8 @@ def test_processes_that_write_at_once_agree_on_every_answer(tmp_path: Path) -> N
         _, stderr = writer.communicate(timeout=60)
         assert (writer.returncode, stderr) == (0, "")
     with sqlite3.connect(path) as db:
-        assert db.execute("SELECT count(*) FROM answers").fetchone() == (100,)
+        counted = db.execute("SELECT sum(instr(key, '@') = 0), count(*) FROM answers").fetchone()
+        assert counted == (100, 300), "one stands for each question, and none that was paid for is lost"
     db.close()
 
 

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.replay.conftest import question
 
-from driftline.log import AppTopics, MemoryLog, Outgoing, Record
+from driftline.log import AppTopics, MemoryLog, Outgoing, Record, Span
 from driftline.log.events import decision_record
 from driftline.log.records import Probe
-from driftline.replay.night_range import CLOCK_MARGIN, night_ranges
+from driftline.replay.night_range import CLOCK_MARGIN, night_ranges, require_history
 from driftline.schemas import BadInput, Codec, Contracts, Registry
 from driftline.schemas.names import DECISION
 
@@ -120,3 +120,35 @@ def test_a_record_that_is_no_decision_is_told_by_its_place(codec: Codec) -> None
     log.commit([Outgoing(TOPIC, b"w", b"no decision", 1)] * 3)
     with pytest.raises(BadInput, match=r"\[0\]@\d is no decision"):
         night_ranges(log, codec, TOPIC, FIRST - DAY, FIRST + DAY + DAY)
+
+
+class CutLog(MemoryLog):
+    """Of whose only partition so many records have been deleted."""
+
+    low = 0
+
+    def span(self, topic: str, start: datetime | None = None, stop: datetime | None = None) -> Span:
+        whole = super().span(topic, start, stop)
+        return Span(topic, {0: (self.low, whole.ranges[0][1])})
+
+
+def cut(times: Sequence[datetime], low: int, codec: Codec) -> CutLog:
+    log, whole = CutLog(), log_of(times, codec)
+    log.commit([Outgoing(TOPIC, one.key, one.value, one.timestamp_ms) for one in whole.read(whole.span(TOPIC))])
+    log.low = low
+    return log
+
+
+TIMES = [FIRST + hour * timedelta(hours=1) for hour in (-30, -20, 30, 40)]
+"""None in the night."""
+
+
+@pytest.mark.parametrize(("low", "since"), [(2, r"\[0\]@2 on, decided at 2026-10-02T06"), (4, "nothing is left")])
+def test_a_night_that_may_have_been_deleted_is_not_taken_for_an_empty_one(low: int, since: str, codec: Codec) -> None:
+    with pytest.raises(BadInput, match=since):
+        require_history(cut(TIMES, low, codec), codec, TOPIC, FIRST + DAY)
+
+
+@pytest.mark.parametrize("low", [0, 1])
+def test_a_night_is_empty_where_the_log_reaches_behind_it(low: int, codec: Codec) -> None:
+    require_history(cut(TIMES, low, codec), codec, TOPIC, FIRST + DAY)

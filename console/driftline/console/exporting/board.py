@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 from driftline.schemas import (
     Alert,
+    ArmRef,
     DivergenceAlert,
     EnvironmentDriftAlert,
     MigrationAlert,
@@ -19,7 +20,10 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 ReplayKey = tuple[str, str, str]
-"""App, mode, candidate."""
+"""App, mode, candidate as `candidate_label` says it."""
+
+HASH_DIGITS = 8
+"""Of a prompt's hash in a label: enough to tell the prompts of one model apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Latest(Generic[K, V]):
 class AlertBoard:
     """Folds alerts in the order of the log; later ones of the same labels win.
 
-    A later replay of the same app, mode and candidate wins whatever its prompt was: a prompt's hash is no label.
+    A later replay of the same app, mode and candidate wins; `candidate_label` says which candidates are the same.
 
     Not for several threads; `snapshot` is what others may hold.
 
@@ -148,5 +152,15 @@ class BoardSnapshot:
     """Label sets that the limits kept out, or put out, since the beginning of the topic."""
 
 
+def candidate_label(baseline: ArmRef, candidate: ArmRef) -> str:
+    """The candidate's model; where it has a prompt of its own also `#` and the first digits of that prompt's hash.
+
+    Two candidates that differ in parameters alone have one label: an alert does not say its parameters.
+    """
+    if candidate.prompt_hash == baseline.prompt_hash:
+        return candidate.model
+    return f"{candidate.model}#{candidate.prompt_hash[:HASH_DIGITS]}"
+
+
 def _key(alert: ReplayCompleted) -> ReplayKey:
-    return alert.app, alert.mode, alert.candidate.model
+    return alert.app, alert.mode, candidate_label(alert.baseline, alert.candidate)

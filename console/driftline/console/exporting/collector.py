@@ -19,8 +19,8 @@ V = TypeVar("V")
 
 VERDICTS = ("diverged", "equivalent", "inconclusive")
 STOPPED_BECAUSE = ("alarm", "equivalent", "segment_ended", "budget_ended", "coverage", "interrupted")
-NIGHTLY_MODE = "forced"
-"""The mode that a night's job runs: an app that never ran it shows the time 0, so that its absence can be told."""
+NIGHTLY_MODE = "nightly"
+"""Of what a night that is counted whole says; a replay by hand has another, so that it hides no missing night."""
 
 _REPLAY = ("app", "mode", "candidate")
 _STRATUM = (*_REPLAY, "boundary", "stream", "level")
@@ -39,7 +39,7 @@ class LogState:
     standings: Mapping[str, AppStanding] = field(default_factory=dict)
     """By app; those that have no topics yet are missing."""
     apps: tuple[str, ...] = ()
-    """The configured ones."""
+    """Those that are to have nights: one that never had any shows the time 0, so that its absence can be told."""
     budgets: Mapping[str, float] = field(default_factory=dict)
     """Dollars that a night of an app may cost, by app; those without a budget are missing."""
     unreadable: int = 0
@@ -173,7 +173,7 @@ def _one_hot(
 
 
 def _last_success(state: LogState) -> Metric:
-    """0 for a configured app that never completed a replay; nothing while the alerts are unread."""
+    """0 for an app that is to have nights and never completed one; nothing while the alerts are unread."""
     family = GaugeMetricFamily(
         "driftline_replay_last_success_timestamp_seconds",
         "Unix time of the last completed replay, 0 for none ever.",

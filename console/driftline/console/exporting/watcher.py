@@ -49,7 +49,8 @@ class Watcher:
         look_s: See `LOOK_S`.
         retry_s: See `RETRY_S`.
         limits: Bounds on the label sets.
-        budgets: Dollars that a night may cost, by app.
+        nights: Dollars that a night may cost, by each app that has nights; None where nobody said which have, and
+            every configured app is one that is to have them.
         clock: Seconds, never going back.
         sleep: Waits.
     """
@@ -62,7 +63,7 @@ class Watcher:
         look_s: float = LOOK_S,
         retry_s: float = RETRY_S,
         limits: LabelLimits | None = None,
-        budgets: Mapping[str, float] | None = None,
+        nights: Mapping[str, float | None] | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -74,7 +75,8 @@ class Watcher:
         self._limits = limits
         self._clock = clock
         self._sleep = sleep
-        self._state = LogState(apps=tuple(settings.apps), budgets=budgets or {})
+        budgets = {app: usd for app, usd in (nights or {}).items() if usd is not None}
+        self._state = LogState(apps=tuple(settings.apps if nights is None else nights), budgets=budgets)
 
     def run(self, stopped: Callable[[], bool]) -> None:
         """Follow the log until `stopped`."""
@@ -159,4 +161,4 @@ class _Fold:
                 self.board.take(_ALERT.validate_python(self._codec.decode(record.value).value))
             except (Undecodable, ValidationError):
                 self.unreadable += 1
-                _log.warning("%s cannot be read as an alert", record.at)
+                _log.warning("%s cannot be read as an alert", str(record.at))
