@@ -165,11 +165,23 @@ def test_a_table_mined_from_the_event_log_is_taken_by_a_machine_and_tells_of_the
     mined = mine(reader, codec, on_event_log.app)
     names: dict[str, Any] = {}
     exec(compile(table_of(mined), "table.py", "exec"), names)
-    app = replace(machine_app, name=on_event_log.app.name, machine=names["machine"], effectors=())
+    timed = replace(names["machine"], timers=MACHINE.timers)
+    app = replace(machine_app, name=on_event_log.app.name, machine=timed, effectors=())
     checked = check_spines(reader, codec, app, Selection())
     assert checked.decisions == on_event_log.summary.decisions.total()
     assert checked.agree > checked.decisions / 2
     assert [told for told in mined.to_edit if told.startswith("timer:expiry leads on from offer_sent")]
+
+
+def test_the_check_of_the_event_log_leaves_nobody_with_an_offer_that_time_has_run_out_on(
+    cluster: Settings, on_event_log: Lived
+) -> None:
+    reader, codec = KafkaReader(cluster), Codec(Registry(cluster.require_registry()), on_event_log.app.contracts)
+    app = replace(machine_app, name=on_event_log.app.name, effectors=())
+    checked = check_spines(reader, codec, app, Selection())
+    assert checked.verdict == "diverged", "offers of the log were out of turn"
+    assert set(checked.states) <= ENDS
+    assert sum(checked.states.values()) == CUSTOMERS
 
 
 def test_the_command_plays_the_story_and_ends_with_how_to_approve(cluster: Settings, tmp_path: Path) -> None:

@@ -363,7 +363,7 @@ def test_rows_that_are_the_truth_are_not_rebuilt_by_either_app(
 
 
 def test_an_event_log_that_only_folds_is_an_event_log_too(cluster: Settings, event_log: App) -> None:
-    folding = replace(event_log, boundaries=[])
+    folding = replace(event_log, boundaries=[], facts=["desk.Asked", "desk.Offered"])
     ask(folding, cluster, 1)
     run(folding, cluster)
     with pytest.raises(UsageError, match="is an event log"):

@@ -40,8 +40,9 @@ class App:
 
     Raises:
         UsageError: Two boundaries on one event type or of one name, or one named as the spine or a timer is, two
-            effectors of one name, an effector that acts on a record which no boundary commits, or a spine and a
-            transition table that do not belong together.
+            effectors of one name, an effector that acts on a record which no boundary commits, a spine and a
+            transition table that do not belong together, or a transition that waits for a timer that never runs
+            there or for a record that is none of the app's.
     """
 
     name: str
@@ -66,6 +67,8 @@ class App:
         check_effectors(self.name, self.boundaries, self.effectors, answers=self.machine is not None)
         if (self.spine == "state-machine") != (self.machine is not None):
             raise UsageError(f"app {self.name}: the spine is {self.spine}", "give `machine` with state-machine alone")
+        if self.machine is not None:
+            self.machine.require_triggers(self.records)
 
     @cached_property
     def row_fold(self) -> Fold | None:
@@ -103,6 +106,13 @@ class App:
         return f"driftline.{self.name}"
 
     @cached_property
+    def records(self) -> tuple[str, ...]:
+        """Every record that tells its rows something: facts, what boundaries commit, what effectors report."""
+        committed = [name for boundary in self.boundaries for name in boundary.proposes]
+        reported = [name for effector in self.effectors for name in effector.results]
+        return tuple(dict.fromkeys((*self.facts, *committed, *reported, ESCALATED)))
+
+    @cached_property
     def contracts(self) -> Contracts:
         """Its contracts and driftline's."""
         return Contracts.load(self.schemas)
@@ -123,10 +133,8 @@ class App:
 
     def subjects(self) -> list[tuple[str, str]]:
         """Every (topic, record) that the app writes or reads."""
-        committed = [name for boundary in self.boundaries for name in boundary.proposes]
-        reported = [name for effector in self.effectors for name in effector.results]
         spine = () if self.row_fold is None else SPINE_RECORDS
-        records = dict.fromkeys((*self.facts, *committed, *reported, ESCALATED, *spine))
+        records = dict.fromkeys((*self.records, *spine))
         return [
             *((self.topics.events, record) for record in records),
             (self.topics.decisions, DECISION),

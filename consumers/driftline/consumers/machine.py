@@ -5,7 +5,7 @@ Declared in code, checked when the app is made, drawn as a Mermaid diagram. It k
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -23,7 +23,8 @@ class Transition:
 
     Attributes:
         source: A state, or `*` for every state that is not terminal.
-        on: The trigger: a record name, `timer:<name>`, or a word that others ask by (`approve`, `reject`).
+        on: The trigger: a record of the app, `timer:<name>`, or a word that others ask by (`approve`, `reject`).
+            Records and timers tell what has happened; nobody may ask for them.
         target: A state; the source again for what is legal and changes nothing but the data.
     """
 
@@ -130,6 +131,24 @@ class Machine:
         moves, asked = self.table.get(state, {}), None if triggers is None else frozenset(triggers)
         return [trigger for trigger in moves if asked is None or trigger in asked]
 
+    def require_triggers(self, records: Collection[str]) -> None:
+        """Prove that every transition waits for something that can come.
+
+        Args:
+            records: What may reach a row of the app. Another trigger with a dot in it is taken for a record.
+
+        Raises:
+            UsageError: A transition waits for a timer that never runs there, or for a record that nobody writes.
+        """
+        waiting = list(self._waiting_for_ever(records))
+        if waiting:
+            timers = ", ".join(f"{timer.name} in {timer.state}" for timer in self.timers) or "none"
+            raise UsageError(
+                "the state machine: " + "; ".join(waiting),
+                f"its timers are {timers}; the app's facts and what is proposed, escalated or reported in it are "
+                + ", ".join(records),
+            )
+
     def mermaid(self) -> str:
         """The table as a Mermaid state diagram (`stateDiagram-v2`), one arrow a pair of states."""
         lines = ["stateDiagram-v2", f"    [*] --> {self.initial}"]
@@ -171,6 +190,15 @@ class Machine:
                 yield f"the timer {timer.name} leads nowhere from {timer.state}"
             elif timer.after <= timedelta(0):
                 yield f"the timer {timer.name} is due before it begins"
+
+    def _waiting_for_ever(self, records: Collection[str]) -> Iterator[str]:
+        running = {(state, timer.trigger) for timer in self.timers for state in (timer.state, ANY_STATE)}
+        for one in self.transitions:
+            is_timer = one.on.startswith(TIMER_PREFIX)
+            if is_timer and (one.source, one.on) not in running:
+                yield f"{one.on} leads from {one.source} to {one.target}, and no such timer runs there"
+            elif not is_timer and "." in one.on and one.on not in records:
+                yield f"{one.on} leads from {one.source} to {one.target}, and is no record that the app knows"
 
     def _backwards(self) -> Mapping[str, Mapping[str, str]]:
         back: dict[str, dict[str, str]] = {state: {} for state in self.states}

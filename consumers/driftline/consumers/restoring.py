@@ -48,7 +48,8 @@ class RowRestorer:
 
         Raises:
             UsageError: The fold fails on an event, a row or a decision has seen an event that the group's position
-                says is still to be decided, or rows that are the truth are missing or of a version without upgrade.
+                says is still to be decided, or rows that are the truth are missing, of a version without upgrade, or
+                in a state that the transition table does not have.
             EnvironmentUnreachable: A broker or the registry does not answer.
         """
         standing = standing or Unfinished(0, 0)
@@ -83,7 +84,25 @@ class RowRestorer:
                     "bring the topic back from a copy; nothing else makes them anew",
                 )
         rows.upgrade()
+        self._check_states(rows)
         return rows
+
+    def _check_states(self, rows: Rows) -> None:
+        """Nothing leads out of a state that the transition table does not have: such a row would stand still."""
+        machine = self._app.require_machine()
+        for number, (key, state) in enumerate(rows.states()):
+            if not number % BEAT_RECORDS:
+                self._beat()
+            if state is None or state in machine.table:
+                continue
+            row = rows.get(key)
+            version = "" if row is None else row.fold_version
+            raise UsageError(
+                f"the row of {key.decode(errors='replace')} is in the state {state}, which the transition table "
+                f"of {self._app.name} does not have",
+                "take the state back into the table; or raise the machine's version, and let "
+                f"Fold(..., upgrades={{{version!r}: function}}) bring such rows into another state",
+            )
 
     def stored(self, partition: int) -> Rows:
         """The rows as they lie on the state topic."""

@@ -36,6 +36,14 @@ class FoldVersionCheck:
         self._head = probe[:5]
         self._wanted = probe[8:-1] if packaged == _FIELDS else b""
 
+    def state_in(self, value: bytes) -> bytes | None:
+        """The state that the row names, in UTF-8, empty where it names none; None where only decoding tells."""
+        if not self._wanted or not value.startswith(self._head) or len(value) < len(self._head) + 2:
+            return None
+        if not value[5]:
+            return b""
+        return value[7 : 7 + (value[6] >> 1)] if value[5] == 2 and value[6] < _LONG_TEXT else None
+
     def holds(self, value: bytes) -> bool | None:
         """Whether the row is of the version; None where only decoding tells."""
         if not self._wanted or not value.startswith(self._head):

@@ -127,6 +127,13 @@ class Rows:
         """Every workflow with its row."""
         return ((key, self._read(held)) for key, held in self._rows.items())
 
+    def states(self) -> Iterator[tuple[bytes, str | None]]:
+        """Every workflow with the state that its row names."""
+        check = FoldVersionCheck(self._require_codec(), self._topic, "") if self._topic else None
+        for key, held in self._rows.items():
+            packed = check.state_in(held) if check is not None and isinstance(held, bytes) else None
+            yield key, self._read(held).state if packed is None else packed.decode() or None
+
     def __len__(self) -> int:
         return len(self._rows)
 

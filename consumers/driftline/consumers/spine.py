@@ -100,6 +100,9 @@ class StateMachine:
     topic must be trusted with it, or be kept from it by the broker (ACLs). What only the spine says (that a timer
     fired, that a request was accepted) moves nothing where another source says it.
 
+    Words of the table are asked for, and nothing else: a fact has happened or has not, and what a boundary proposes,
+    asked for, would come past its policy.
+
     A request that lies on the log twice is answered twice: one that was accepted in the same words, since the row
     knows the last of them; one that was refused is refused again, perhaps for another reason, since a version that
     the row has left behind stays so. Not guaranteed: that a repeat is known after `ACCEPTED_KEPT` more requests were
@@ -165,10 +168,19 @@ class StateMachine:
             return stale(event.data["expected_version"], version)
         machine = self._app.require_machine()
         state = state_of(machine, {} if row is None else row.data)
-        wanted = [trigger for trigger in machine.legal(state) if not trigger.startswith(TIMER_PREFIX)]
-        if event.data["transition"] not in wanted:
-            return illegal(machine, state, version, event.data["transition"], wanted)
-        return None
+        asked = event.data["transition"]
+        wanted = [trigger for trigger in machine.legal(state) if not self._tells(trigger)]
+        if asked in wanted:
+            return None
+        refused = illegal(machine, state, version, asked, wanted)
+        if not self._tells(asked):
+            return refused
+        why = f"{asked} tells what has happened, and is nothing to ask for"
+        return refused.model_copy(update={"message": why})
+
+    def _tells(self, trigger: str) -> bool:
+        """Whether a trigger is a fact or a timer. Asked for, it would pass by whoever alone may write it."""
+        return trigger.startswith(TIMER_PREFIX) or trigger in self._app.records
 
     def _rejected(self, row: Row | None, event: Event, refused: Rejection) -> Event:
         data = {

@@ -71,6 +71,31 @@ def test_a_state_that_nothing_leads_out_of_is_a_dead_end() -> None:
         Machine("init", ["closed"], [*LIFE[:2], Transition("offered", "shop.Stuck", "stuck")])
 
 
+RECORDS = ("shop.Asked", "shop.Paid")
+
+
+def test_a_table_that_waits_for_its_timers_the_apps_records_and_words_is_taken() -> None:
+    machine(Transition("*", "timer:expiry", "expired")).require_triggers(RECORDS)
+
+
+@pytest.mark.parametrize(
+    ("move", "said"),
+    [
+        (Transition("init", "timer:expiry", "expired"), "timer:expiry leads from init to expired, and no such timer"),
+        (Transition("*", "timer:patience", "expired"), r"timer:patience leads from \* to expired, and no such timer"),
+        (Transition("init", "shop.Payd", "closed"), "shop.Payd leads from init to closed, and is no record"),
+        (Transition("init", "driftline.TimerFired", "closed"), "driftline.TimerFired leads from init to closed"),
+    ],
+)
+def test_a_transition_that_waits_for_what_never_comes_is_refused_with_what_there_is(
+    move: Transition, said: str
+) -> None:
+    with pytest.raises(UsageError, match=said) as refused:
+        machine(move).require_triggers(RECORDS)
+    assert "its timers are expiry in offered" in refused.value.mend
+    assert "shop.Asked, shop.Paid" in refused.value.mend
+
+
 def test_the_diagram_has_an_arrow_a_pair_of_states_and_says_where_it_begins_and_ends() -> None:
     lines = machine().mermaid().splitlines()
     assert lines[:2] == ["stateDiagram-v2", "    [*] --> init"]

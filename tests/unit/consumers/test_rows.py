@@ -204,13 +204,18 @@ def test_the_version_that_bytes_tell_is_the_one_that_decoding_tells(
     assert FoldVersionCheck(CODEC, "shop.state", fold_version).holds(value) in (True, None)
     other = fold_version + asked.encode(errors="ignore").decode() + "1"
     assert FoldVersionCheck(CODEC, "shop.state", other).holds(value) in (False, None)
+    assert FoldVersionCheck(CODEC, "shop.state", "").state_in(value) in ((state or "").encode(), None)
+    restored = Rows.restored(renewals.fold, [Record(Coordinates("shop.state", 0, 0), b"k", value, 1)], CODEC)
+    assert dict(restored.states()) == {b"k": state or None}
 
 
 def test_of_a_row_whose_state_is_short_its_bytes_tell_the_version_without_decoding() -> None:
     value = row_record("shop.state", 0, b"k", 1, Row({"state": "open"}, 300, 2**40, "1/1"), CODEC).value or b""
     assert FoldVersionCheck(CODEC, "shop.state", "1/1").holds(value) is True
+    assert FoldVersionCheck(CODEC, "shop.state", "1/1").state_in(value) == b"open"
     assert FoldVersionCheck(CODEC, "shop.state", "1/2").holds(value) is False
     assert FoldVersionCheck(CODEC, "shop.state", "1/1").holds(b"\x00\x00\x00\x63\x00" + value[5:]) is None
+    assert FoldVersionCheck(CODEC, "shop.state", "1/1").state_in(b"\x00\x00\x00\x63\x00" + value[5:]) is None
 
 
 def test_a_record_of_the_state_topic_that_is_no_row_is_told_as_such_and_not_blamed_on_an_event(codec: Codec) -> None:

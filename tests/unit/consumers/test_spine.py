@@ -15,6 +15,7 @@ import pytest
 from driftline.consumers import Answer, App, Boundary, Fold, Machine, Prompt, ProposalRequest, Timer, Transition
 from driftline.consumers import spine as spines
 from driftline.consumers.deciding import Decided, Decider
+from driftline.consumers.effectors import Effector
 from driftline.consumers.machine_rows import ACCEPTED, ACCEPTED_KEPT
 from driftline.consumers.partition import OwnedPartition
 from driftline.consumers.restoring import RowRestorer
@@ -23,6 +24,8 @@ from driftline.log import Coordinates, MemoryLog, Record, Unfinished, to_event, 
 from driftline.schemas import Codec, Event, Registry, UsageError
 from driftline.schemas.names import (
     CLOCK_TICKED,
+    EFFECT_REPORTED,
+    ESCALATED,
     TIMER_FIRED,
     TRANSITION_ACCEPTED,
     TRANSITION_REJECTED,
@@ -30,7 +33,7 @@ from driftline.schemas.names import (
 )
 
 NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
-RECORDS = ("shop.Asked", "shop.Noted", "shop.Offered", "shop.Closed")
+RECORDS = ("shop.Asked", "shop.Noted", "shop.Offered", "shop.Closed", "shop.Mailed")
 MACHINE = Machine(
     "init",
     ["closed", "expired"],
@@ -412,6 +415,20 @@ def test_a_spine_and_a_table_that_do_not_belong_together_are_refused(shop: App, 
         replace(shop, **change)
 
 
+@pytest.mark.parametrize("on", ["shop.Offerred", "timer:patience"])
+def test_an_app_whose_table_waits_for_what_never_comes_is_refused(shop: App, on: str) -> None:
+    moves = [*MACHINE.transitions, Transition("open", on, "closed")]
+    with pytest.raises(UsageError, match=f"{on} leads from open to closed") as refused:
+        replace(shop, machine=replace(MACHINE, transitions=moves))
+    assert "shop.Asked, shop.Noted, shop.Offered, shop.Closed, driftline.Escalated" in refused.value.mend
+
+
+def test_an_app_whose_table_waits_for_a_report_of_its_effector_is_taken(shop: App) -> None:
+    mail = Effector("mail", on=["shop.Offered"], act=lambda event, key: {}, result="shop.Mailed")
+    moves = [*MACHINE.transitions, *(Transition("offered", told, "closed") for told in mail.results)]
+    replace(shop, machine=replace(MACHINE, transitions=moves), effectors=[mail])
+
+
 def told(record: str, source: str, **data: Any) -> Event:
     """A fact that says it comes from a source."""
     return replace(fact(record, 7, **data), source=source)
@@ -457,12 +474,36 @@ def test_nobody_asks_for_what_only_a_timer_leads_to(shop: App) -> None:
     partition.feed(fact("shop.Asked"), request("timer:expiry", 2))
     [rejected] = partition.of(TRANSITION_REJECTED)
     refused = json.loads(rejected.data["rejection"])
-    assert (refused["code"], refused["expected"]) == ("illegal_transition", "shop.Closed or approve")
+    assert (refused["code"], refused["expected"]) == ("illegal_transition", "approve")
+    assert refused["message"] == "timer:expiry tells what has happened, and is nothing to ask for"
+
+
+@pytest.mark.parametrize("record", ["shop.Asked", "shop.Offered", ESCALATED, "shop.Mailed", EFFECT_REPORTED])
+def test_nobody_asks_for_what_the_world_or_a_boundary_or_an_effector_alone_tells(shop: App, record: str) -> None:
+    mail = Effector("mail", on=["shop.Offered"], act=lambda event, key: {}, result="shop.Mailed")
+    moves = [*MACHINE.transitions, Transition("init", "begin", "open")]
+    moves += [Transition("init", told, "open") for told in ("shop.Offered", ESCALATED, *mail.results)]
+    app = replace(shop, machine=replace(MACHINE, transitions=moves), effectors=[mail])
+    partition = Partition(app, Seller())
+    partition.feed(request(record, 0))
+    [rejected] = partition.of(TRANSITION_REJECTED)
+    refused = json.loads(rejected.data["rejection"])
+    assert (refused["code"], refused["expected"]) == ("illegal_transition", "begin")
+    assert refused["message"] == f"{record} tells what has happened, and is nothing to ask for"
+    assert len(partition.owner.rows) == 0
+
+
+def test_a_word_that_the_state_does_not_know_is_refused_as_leading_nowhere(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"), request("settle", 2))
+    [rejected] = partition.of(TRANSITION_REJECTED)
+    assert json.loads(rejected.data["rejection"])["message"] == "settle leads nowhere from the state offered"
 
 
 def test_a_request_for_a_workflow_without_a_row_is_answered_and_may_begin_one(shop: App) -> None:
-    partition = Partition(shop, Seller())
-    partition.feed(request("shop.Asked", 1), request("approve", 0, 1), request("shop.Asked", 0, 2))
+    begun = replace(MACHINE, transitions=[*MACHINE.transitions, Transition("init", "begin", "open")])
+    partition = Partition(replace(shop, machine=begun), Seller())
+    partition.feed(request("begin", 1), request("approve", 0, 1), request("begin", 0, 2))
     codes = [json.loads(event.data["rejection"])["code"] for event in partition.of(TRANSITION_REJECTED)]
     assert codes == ["stale_version", "illegal_transition"]
     assert [event.data["row"] for event in partition.of(TRANSITION_REJECTED)] == ["{}", "{}"]
@@ -581,6 +622,39 @@ def test_rows_that_are_the_truth_and_are_gone_are_told_with_what_moved_one(shop:
         restorer.restore(0, Unfinished(3, 3))
 
 
+def renamed(app: App, old: str, new: str, **changes: Any) -> App:
+    """The app after a state of its table was given another name."""
+    machine = app.require_machine()
+    moves = [
+        replace(
+            one,
+            source=new if one.source == old else one.source,
+            target=new if one.target == old else one.target,
+        )
+        for one in machine.transitions
+    ]
+    timers = [replace(one, state=new if one.state == old else one.state) for one in machine.timers]
+    return replace(app, machine=replace(machine, transitions=moves, timers=timers, **changes))
+
+
+def test_rows_in_a_state_that_the_table_does_not_have_are_refused_before_anything_is_decided(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered", "shop.Offered"))
+    partition.feed(fact("shop.Asked"), fact("shop.Asked", 1, "other"), request("approve", 2))
+    restorer = RowRestorer(renamed(shop, "offered", "proposed"), log_of(partition, "shop.state"), partition.codec)
+    with pytest.raises(UsageError, match="the row of other is in the state offered, which") as told:
+        restorer.restore(0, Unfinished(9, 9))
+    assert "raise the machine's version, and let Fold(..., upgrades={'1/1': function})" in told.value.mend
+
+
+def test_rows_whose_state_an_upgrade_renames_as_the_table_does_are_taken(shop: App) -> None:
+    partition = Partition(shop, Seller("shop.Offered"))
+    partition.feed(fact("shop.Asked"))
+    fold = Fold(count, "1", {"1/1": lambda data: {**data, "state": "proposed"}})
+    newer = replace(renamed(shop, "offered", "proposed", version="2"), fold=fold)
+    rows = RowRestorer(newer, log_of(partition, "shop.state"), partition.codec).restore(0, Unfinished(9, 9))
+    assert [row.state for _, row in rows.items()] == ["proposed"]
+
+
 def test_a_decision_that_is_still_to_be_made_by_the_position_stops_whoever_reads_the_rows(shop: App) -> None:
     partition = Partition(shop, Seller("shop.Offered"))
     partition.feed(fact("shop.Asked"))
@@ -601,7 +675,8 @@ def test_reading_a_row_costs_an_event_one_look(shop: App, monkeypatch: pytest.Mo
         return read(rows, held)
 
     monkeypatch.setattr(Rows, "_read", counted)
-    plain = replace(shop, machine=replace(MACHINE, timers=()))
+    moves = [one for one in MACHINE.transitions if not one.on.startswith("timer:")]
+    plain = replace(shop, machine=Machine("init", ["closed"], moves))
     for app in (plain, replace(shop, spine="event-log", machine=None)):
         reads.clear()
         rows = Rows(app.row_fold)
