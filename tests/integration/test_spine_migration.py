@@ -59,10 +59,15 @@ def decide(app: App, settings: Settings) -> None:
 
 
 def driftline(place: Path, *arguments: str, code: int = 0) -> str:
+    return said(place, *arguments, code=code)[0]
+
+
+def said(place: Path, *arguments: str, code: int = 0) -> tuple[str, str]:
+    """What a command wrote to stdout and to stderr."""
     command = [str(DRIFTLINE), *arguments]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, (arguments, done.stdout, done.stderr)
-    return done.stdout
+    return done.stdout, done.stderr
 
 
 def as_json(place: Path, *arguments: str, code: int = 0) -> Any:
@@ -86,6 +91,13 @@ def test_a_mined_table_takes_every_decision_that_it_was_mined_from_and_the_log_i
     assert "already" in driftline(place, "migrate", "cut-over", "after:app", "--by", "mara")
     assert as_json(place, "migrate", "seed", "after:app", "--check")["differing"] == []
     assert "stateDiagram-v2" in driftline(place, "state", "diagram", "after:app")
+
+
+def test_a_seed_of_an_event_log_is_compared_with_nothing_and_says_why(place: Path, app_name: str) -> None:
+    driftline(place, "migrate", "plan", app_name, "--out", "table.py")
+    out, err = said(place, "migrate", "seed", "after:app", "--check", code=2)
+    assert out == ""
+    assert f"the log of {app_name} is an event log: {app_name}.state holds no rows of a state machine" in err
 
 
 def test_a_table_that_forbids_what_happened_is_told_decision_by_decision(place: Path, app_name: str) -> None:

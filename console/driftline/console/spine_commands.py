@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time as monotonic_time
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,13 +20,35 @@ TICK_EXAMPLE = "Example: driftline tick contracts-machine --every 60s"
 DIAGRAM_EXAMPLE = "Example: driftline state diagram contracts-machine"
 ANSWER_S_DEFAULT = 10.0
 POLL_S = 0.2
+TICK_EVERY_MIN = timedelta(seconds=1)
+"""Ticks are kept for ever, one a partition."""
 EXIT_REFUSED, EXIT_UNANSWERED = 1, 4
+
+
+def check_by(by: str) -> str:
+    """Who asks, as `--by` names them: somebody, and none of the sources of what driftline commits itself.
+
+    Raises:
+        UsageError: It is empty, or begins as those sources do.
+    """
+    from driftline.consumers.sources import source_of
+    from driftline.schemas import UsageError
+
+    own = source_of("", "").removesuffix("/")
+    if not by.strip():
+        raise UsageError(f"--by {by!r} is nobody", "name a person or a system, for example --by mara")
+    if by.startswith(own):
+        raise UsageError(
+            f"--by {by!r}: {own} is kept for what driftline commits itself", "name a person or a system: --by mara"
+        )
+    return by
+
 
 Workflow = Annotated[str, typer.Argument(help="Key of the workflow.")]
 ExpectedVersion = Annotated[
     int, typer.Option("--expected-version", min=0, help="Version of the row that you have looked at.")
 ]
-By = Annotated[str, typer.Option("--by", help="Who asks: the audit trail.")]
+By = Annotated[str, typer.Option("--by", help="Who asks: the audit trail.", callback=check_by)]
 AppName = Annotated[str | None, typer.Option("--app", help="App; else the only one in driftline.toml.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why, for whoever reads the log.")]
 Wait = Annotated[float, typer.Option("--wait-s", min=0, help="Seconds to wait for the answer; 0: do not.")]
@@ -62,24 +84,39 @@ def reject(
 def tick(
     app: Annotated[str, typer.Argument(help="App in driftline.toml, or module:attribute.")],
     to: Annotated[str | None, typer.Option("--to", help="Event time to tell, ISO 8601; else the clock's.")] = None,
-    every: Annotated[str | None, typer.Option("--every", help="Tell the clock's time again and again: 60s.")] = None,
+    every: Annotated[
+        str | None, typer.Option("--every", help="Tell the clock's time again and again: 60s; at least 1s.")
+    ] = None,
 ) -> None:
     """Tell an app how far event time has come, so that its timers fire. Once, or with --every until stopped."""
     from driftline.console.common import now, require_app, say
-    from driftline.console.replay_options import duration_of, time_of
+    from driftline.console.replay_options import time_of
     from driftline.log import load_settings
     from driftline.producers.ticking import Ticker
     from driftline.schemas import UsageError
 
     if to is not None and every is not None:
         raise UsageError("--to tells one time, --every the clock's", "give one of them")
+    pause = None if every is None else _pause_of(every)
     settings = load_settings()
     with Ticker(require_app(app, settings).name, settings) as ticker:
         told: datetime = time_of("--to", to, now()) or now()
         say(f"{app}: {ticker.tick(told)} partitions told that it is {told.isoformat()}")
-        while every is not None:
-            monotonic_time.sleep(duration_of("--every", every).total_seconds())
+        while pause is not None:
+            monotonic_time.sleep(pause.total_seconds())
             ticker.tick(now())
+
+
+def _pause_of(every: str) -> timedelta:
+    from driftline.console.replay_options import duration_of
+    from driftline.schemas import UsageError
+
+    pause = duration_of("--every", every)
+    if pause < TICK_EVERY_MIN:
+        raise UsageError(
+            f"--every {every!r}: every tick is kept for ever", "give 1s or more, for example --every 60s"
+        )
+    return pause
 
 
 @state_app.command("diagram", epilog=DIAGRAM_EXAMPLE)
@@ -101,14 +138,15 @@ def _ask(
 
     settings = load_settings()
     found = _app(app, settings)
-    found.require_machine()
+    machine = found.require_machine()
     data = {"transition": transition, "expected_version": expected_version, "by": by, "reason": reason}
     with Publisher(found.name, found.schemas, settings, source=by, clock=_now) as publisher:
         delivery = publisher.publish(TRANSITION_REQUESTED, data, workflow=workflow)
         at = delivery.result()
     say(f"asked: {transition} {workflow} at version {expected_version}, on {at}")
     if wait_s:
-        _tell(_answer(found, settings, at, delivery.event_id, wait_s), wait_s)
+        begin = f"there is no row of {workflow} yet; it would begin in the state {machine.initial} at version 0"
+        _tell(_answer(found, settings, at, delivery.event_id, wait_s), begin, wait_s)
 
 
 def _now() -> datetime:
@@ -150,7 +188,7 @@ def _answer(app: App, settings: Settings, at: Coordinates, request_id: str, wait
     return None
 
 
-def _tell(answer: tuple[str, Any] | None, wait_s: float) -> None:
+def _tell(answer: tuple[str, Any] | None, without_row: str, wait_s: float) -> None:
     from driftline.console.common import say
     from driftline.schemas import parse_json
     from driftline.schemas.names import TRANSITION_ACCEPTED
@@ -164,5 +202,6 @@ def _tell(answer: tuple[str, Any] | None, wait_s: float) -> None:
         return
     refused = parse_json(data["rejection"])
     say(f"refused: {refused['code']}: {refused['message']}", "red")
-    say(f"the row is in state {data['state']} at version {data['version']}: {data['row']}")
+    row = f"the row is in state {data['state']} at version {data['version']}: {data['row']}"
+    say(row if data["version"] else without_row)
     raise typer.Exit(EXIT_REFUSED)

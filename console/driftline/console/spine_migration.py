@@ -9,6 +9,7 @@ import typer
 
 from driftline.console import replay_options as options
 from driftline.console.migrate_command import migrate_app
+from driftline.console.spine_commands import By
 
 __all__ = ["migrate_app"]
 
@@ -65,12 +66,14 @@ def seed(
     """Build the rows of a stopped app from its log, and show what they come to. Nothing is written.
 
     The same log gives the same hash, which `cut-over` records. With --check every row is held against the one on the
-    state topic.
+    state topic, which the cut-over writes: before it there is nothing to hold them against.
     """
     from driftline.console.common import out, say
     from driftline.consumers.cutting_over import rows_hash
 
     loaded, cut = _open(app)
+    if check:
+        _require_rows(loaded, cut)
     seeded = list(cut.seed())
     differing = [key for one in seeded for key in _differing(cut, one)] if check else []
     states: dict[str, int] = {}
@@ -130,18 +133,24 @@ def check(
 
 
 @migrate_app.command("cut-over", epilog=CUT_OVER_EXAMPLE)
-def cut_over(app: MachineApp, by: Annotated[str, typer.Option("--by", help="Who: the audit trail.")]) -> None:
+def cut_over(app: MachineApp, by: By) -> None:
     """Switch a stopped app to the state machine, at the offset where it stands; once, however often it is said.
 
     Write the rows, then the switch on the control topic. From then on only the app with its transition table starts.
     """
     from driftline.console.common import now, say
+    from driftline.consumers.cutting_over import cut_since
 
     loaded, cut = _open(app)
     before = cut.done()
     done = cut.run(by, now())
-    again = " already" if before is not None else ""
-    say(f"{loaded.name} is{again} on the state-machine spine from {done.offsets} on; rows {done.rows_hash or 'none'}")
+    since = f"on the state-machine spine {cut_since(loaded, done)}"
+    if not done.offsets:
+        say(f"{loaded.name} is {since}: there is nothing to cut over")
+    elif before is not None:
+        say(f"{loaded.name} is already {since}, and nothing was written; it began with rows {done.rows_hash}")
+    else:
+        say(f"{loaded.name} is {since}; rows {done.rows_hash}")
 
 
 def _open(name: str) -> tuple[App, CutOver]:
@@ -152,6 +161,16 @@ def _open(name: str) -> tuple[App, CutOver]:
     settings = load_settings()
     app = require_app(name, settings)
     return app, CutOver(app, settings, Log(settings, app.contracts).codec)
+
+
+def _require_rows(app: App, cut: CutOver) -> None:
+    from driftline.schemas import UsageError
+
+    if cut.done() is None:
+        raise UsageError(
+            f"the log of {app.name} is an event log: {app.topics.state} holds no rows of a state machine yet",
+            "leave --check out; after `driftline migrate cut-over` it compares",
+        )
 
 
 def _differing(cut: CutOver, seeded: Any) -> list[bytes]:

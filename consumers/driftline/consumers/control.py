@@ -33,7 +33,7 @@ _VALUES: Mapping[str, type[Value]] = {KILL: Kill, THROTTLE: Throttle, SPINE: Spi
 _RESTATE = {
     KILL: "`driftline kill {0}` or `driftline resume {0}`",
     THROTTLE: "`driftline throttle {0}`",
-    SPINE: "`driftline migrate cut-over {0}`",
+    SPINE: "`driftline migrate cut-over MODULE:ATTRIBUTE`, which names its state machine",
 }
 
 

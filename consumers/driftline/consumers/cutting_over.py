@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -15,7 +15,17 @@ from driftline.consumers.rows import Row, Rows, row_record
 from driftline.consumers.sources import is_own
 from driftline.consumers.spine import is_stray
 from driftline.consumers.stopped import require_stopped, standing_of
-from driftline.log import KafkaReader, Outgoing, Settings, Span, TransactionalWriter, Unfinished, to_event
+from driftline.log import (
+    CommitRefused,
+    Coordinates,
+    KafkaReader,
+    Outgoing,
+    Settings,
+    Span,
+    TransactionalWriter,
+    Unfinished,
+    to_event,
+)
 from driftline.schemas import Codec, Undecodable, UsageError
 from driftline.schemas.control import EVENT_LOG, STATE_MACHINE, SpineCut
 from driftline.schemas.ids import derive_id
@@ -108,30 +118,62 @@ class CutOver:
         the log is an event log still, whose rows are a cache; before the fourth, saying it again tells that it is
         done, and a process of the event log that had come meanwhile has stopped when it saw the switch.
 
+        Of two at once the one that began later goes on: the writer is taken over before the first step, which ends
+        the other's, and every transaction up to the switch looks first whether there is one already.
+
         Raises:
-            UsageError: As `seed`, or a process of the app came meanwhile.
+            UsageError: As `seed`, a process of the app or another cut-over came meanwhile, or the log was cut over
+                with another table.
             EnvironmentUnreachable: A broker or the registry does not answer; doing it again goes on.
         """
         done = self.done()
         if done is not None:
+            self._require_same_rows(done)
             return done
         writer = TransactionalWriter(self._settings, f"driftline.{self._app.name}.cut-over")
         try:
-            seeded = list(self.seed())
-            for one in seeded:
-                self._write(writer, one)
-            self._require_unmoved(seeded)
-            cut = SpineCut(
-                spine=STATE_MACHINE,
-                rows_version=_version(self._app),
-                offsets={str(one.partition): one.offset for one in seeded},
-                rows_hash=rows_hash(seeded),
-            )
-            self._switch(writer, cut, "cut over from the event log", by, now)
-            self._confirm(writer, seeded, cut, by, now)
+            writer.open()
+            return self._move(writer, by, now)
+        except CommitRefused as error:
+            if not error.fenced:
+                raise
+            raise self._overtaken() from error
         finally:
             writer.close()
+
+    def _move(self, writer: TransactionalWriter, by: str, now: datetime) -> SpineCut:
+        seeded = list(self.seed())
+        self._require_first(writer)
+        self._require_unmoved(seeded)
+        for records in self._batches(seeded):
+            self._require_first(writer)
+            writer.commit(records)
+        cut = SpineCut(
+            spine=STATE_MACHINE,
+            rows_version=_version(self._app),
+            offsets={str(one.partition): one.offset for one in seeded},
+            rows_hash=rows_hash(seeded),
+        )
+        self._require_first(writer)
+        self._require_unmoved(seeded)
+        self._switch(writer, cut, "cut over from the event log", by, now)
+        self._confirm(writer, seeded, cut, by, now)
         return cut
+
+    def _require_first(self, writer: TransactionalWriter) -> None:
+        """Prove, with the writer in hand, that the log was not cut over meanwhile.
+
+        Every time: a writer that had trouble with a transaction takes its id over anew, and so ends who had ended it.
+        """
+        writer.open()
+        if self.done() is not None:
+            raise self._overtaken()
+
+    def _overtaken(self) -> UsageError:
+        return UsageError(
+            f"{self._app.name}: another cut-over of its log has come meanwhile, and this one writes nothing more",
+            "say it again when that one has ended",
+        )
 
     def _switch(self, writer: TransactionalWriter, cut: SpineCut, reason: str, by: str, now: datetime) -> None:
         setting = make_setting(cut, reason, by, now)
@@ -139,7 +181,7 @@ class CutOver:
         writer.commit([control_record(setting, self._app.topics, self._codec, id_)])
 
     def _confirm(
-        self, writer: TransactionalWriter, seeded: list[SeededPartition], cut: SpineCut, by: str, now: datetime
+        self, writer: TransactionalWriter, seeded: Sequence[SeededPartition], cut: SpineCut, by: str, now: datetime
     ) -> None:
         try:
             self._require_unmoved(seeded)
@@ -165,7 +207,14 @@ class CutOver:
             times_ms[key] = record.timestamp_ms
         return SeededPartition(partition, standing, rows, times_ms)
 
-    def _write(self, writer: TransactionalWriter, seeded: SeededPartition) -> None:
+    def _batches(self, seeded: Sequence[SeededPartition]) -> Iterator[list[Outgoing]]:
+        for one in seeded:
+            records = self._differing(one)
+            for start in range(0, len(records), RECORDS_A_TRANSACTION):
+                yield records[start : start + RECORDS_A_TRANSACTION]
+
+    def _differing(self, seeded: SeededPartition) -> list[Outgoing]:
+        """What makes the rows on the state topic those that were built."""
         there = dict(self.stored(seeded.partition).items())
         topic = self._app.topics.state
         folded: dict[bytes, Row] = dict(seeded.rows.items())
@@ -174,9 +223,7 @@ class CutOver:
             for key, row in folded.items()
             if there.get(key) != row
         ]
-        records += [Outgoing(topic, key, None, 1, (), seeded.partition) for key in there.keys() - folded.keys()]
-        for start in range(0, len(records), RECORDS_A_TRANSACTION):
-            writer.commit(records[start : start + RECORDS_A_TRANSACTION])
+        return records + [Outgoing(topic, key, None, 1, (), seeded.partition) for key in there.keys() - folded.keys()]
 
     def _require_read(self, partition: int, standing: Unfinished) -> None:
         """What the event log committed and did not fold yet, the state machine would take for folded."""
@@ -194,17 +241,43 @@ class CutOver:
                     f"let the app read to its end first: driftline run {self._app.name} --until-end",
                 )
 
-    def _require_unmoved(self, seeded: list[SeededPartition]) -> None:
+    def _require_unmoved(self, seeded: Sequence[SeededPartition]) -> None:
         require_stopped(self._app, self._settings)
         for one in seeded:
             if standing_of(self._app, self._settings, one.partition) != one.standing:
                 what = f"{self._app.topics.events}[{one.partition}] was decided on meanwhile"
                 raise UsageError(what, "stop the app and cut over again")
 
+    def _require_same_rows(self, cut: SpineCut) -> None:
+        """A second cut-over puts no other table in the place of the first one's."""
+        name, version = self._app.name, _version(self._app)
+        if cut.rows_version != version:
+            raise UsageError(
+                f"the log of {name} is on the state-machine spine {cut_since(self._app, cut)} with rows of version "
+                f"{cut.rows_version}, and this app's are of version {version}; a log is cut over once",
+                "a running app brings rows to a new version by its Fold(..., upgrades=...)",
+            )
+        machine = self._app.require_machine()
+        partitions = self._reader.span(self._app.topics.state).ranges
+        held = (row for partition in partitions for _, row in self.stored(partition).items())
+        strange = {str(row.state) for row in held if row.fold_version == version} - set(machine.states)
+        if strange:
+            raise UsageError(
+                f"the log of {name} is on the state-machine spine {cut_since(self._app, cut)} and holds rows in the "
+                f"state {', '.join(sorted(strange))}, which this app's table does not have; a log is cut over once",
+                "run the app with the table that it was cut over with",
+            )
 
-def rows_hash(seeded: list[SeededPartition]) -> str:
+
+def rows_hash(seeded: Sequence[SeededPartition]) -> str:
     """One hash of all rows."""
     return blake2b("".join(one.hash for one in seeded).encode(), digest_size=16).hexdigest()
+
+
+def cut_since(app: App, cut: SpineCut) -> str:
+    """Since when an app's log has its spine, in words."""
+    places = [Coordinates(app.topics.events, int(partition), offset) for partition, offset in cut.offsets.items()]
+    return f"since {', '.join(map(str, sorted(places))) or 'its first start'}"
 
 
 def require_spine(app: App, cut: SpineCut | None, used: bool) -> SpineCut | None:
@@ -236,11 +309,13 @@ def require_same_spine(app: App, cut: SpineCut | None) -> None:
         return
     if app.machine is None:
         raise UsageError(
-            f"the log of {app.name} is on the state-machine spine since {cut.offsets}",
+            f"the log of {app.name} is on the state-machine spine {cut_since(app, cut)}",
             "run the app with spine='state-machine' and its transition table",
         )
     raise UsageError(
-        f"the log of {app.name} is an event log", f"`driftline migrate cut-over {app.name}` moves it over"
+        f"the log of {app.name} is an event log",
+        "`driftline migrate cut-over MODULE:ATTRIBUTE --by NAME` moves it over; MODULE:ATTRIBUTE is the app with its "
+        "transition table",
     )
 
 
