@@ -27,18 +27,19 @@ from typing import Any
 
 import pytest
 
+from driftline.console.common import Log
+from driftline.console.publishing import publish_night
 from driftline.console.replay_run import ReplayDone, ReplayRequest, run_replay
 from driftline.consumers import App
 from driftline.consumers.prepare import prepare
 from driftline.consumers.runtime import Runtime
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import KafkaReader, Settings, TransactionalWriter
+from driftline.log import Coordinates, Settings
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
-from driftline.replay import Candidate, Limits, ReplayWriter, publish_alerts
-from driftline.replay.alerting import TRANSACTIONAL_ID_PREFIX
+from driftline.replay import Candidate, Limits
 from driftline.replay.testing import OwnModels
-from driftline.schemas import ArmRef, Codec, Contracts, Registry, ReplayCompleted
+from driftline.schemas import Contracts
 
 PROMETHEUS, ALERTMANAGER = shutil.which("prometheus"), shutil.which("prometheus-alertmanager")
 pytestmark = [
@@ -205,35 +206,11 @@ def diverged(workplace: Path, app: App, exporter: int) -> ReplayDone:
 
 
 @pytest.fixture(scope="module")
-def counted(cluster: Settings, app: App, exporter: int) -> ReplayCompleted:
+def counted(cluster: Settings, app: App, exporter: int) -> Coordinates:
     """What a night leaves that was counted whole; the next one never comes."""
-    rules = ArmRef(model="log", prompt_hash="log", verifier_version="v")
-    night = ReplayCompleted(
-        run_id=f"{app.name}-night",
-        app=app.name,
-        mode="nightly",
-        baseline=rules,
-        candidate=rules,
-        verdict="equivalent",
-        stopped_because="segment_ended",
-        alpha=0.05,
-        delta=0.05,
-        events=CUSTOMERS,
-        compared=CUSTOMERS,
-        paid_calls=0,
-        overspent_calls=0,
-        cost_usd=0.0,
-        coverage=1.0,
-        e_value=1.0,
-        strata=(),
-        completed_at=datetime.now(UTC),
-    )
-    writer = TransactionalWriter(cluster, f"{TRANSACTIONAL_ID_PREFIX}.{night.run_id}")
-    codec = Codec(Registry(cluster.require_registry()), Contracts.load())
-    publish_alerts(ReplayWriter(writer), KafkaReader(cluster), codec, [night])
-    writer.close()
+    placed = publish_night(Log(cluster, Contracts.load()), app.name, "2026-10-02", CUSTOMERS, "equivalent", Limits())
     until(lambda: b'mode="nightly",verdict="equivalent"} 1.0' in metrics_of(exporter), lambda: "no night is shown")
-    return night
+    return placed
 
 
 def metrics_of(exporter: int) -> bytes:
@@ -265,7 +242,7 @@ def alertmanager(workplace: Path, webhook: Webhook) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def prometheus(
-    workplace: Path, diverged: ReplayDone, counted: ReplayCompleted, exporter: int, alertmanager: int
+    workplace: Path, diverged: ReplayDone, counted: Coordinates, exporter: int, alertmanager: int
 ) -> Iterator[str]:
     """URL of a Prometheus with the configuration and rules of `deploy/`, at a pace that a test can wait for.
 

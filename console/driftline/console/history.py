@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from driftline.console.common import err
 from driftline.log import LogReader
-from driftline.replay.segment import Selection, span_of
+from driftline.replay.segment import Selection, deleted_below, span_of
 
 
 def tell_history(topic: str, history_from: Mapping[int, int]) -> None:
@@ -21,6 +21,4 @@ def tell_history_of(reader: LogReader, topic: str, selection: Selection) -> None
     Raises:
         UsageError: Its offsets are not on the log (it says what the log holds).
     """
-    read, whole = span_of(reader, topic, selection).ranges, reader.span(topic).ranges
-    lows = {partition: low for partition, (low, _) in whole.items() if low > 0}
-    tell_history(topic, {at: low for at, low in lows.items() if at in read and read[at][0] == low})
+    tell_history(topic, deleted_below(reader, topic, span_of(reader, topic, selection)))

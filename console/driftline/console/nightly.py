@@ -11,7 +11,7 @@ from typing import Any
 from driftline.console.common import Log, open_subject, progress_bar
 from driftline.console.nightly_config import NightlyApp, NightlyConfig
 from driftline.console.nightly_runs import NightRun, run_candidate, run_incumbent
-from driftline.console.publishing import NIGHTLY, publish_night
+from driftline.console.publishing import publish_night
 from driftline.detectors import planned_order
 from driftline.log import AppTopics, Coordinates, Settings, load_settings
 from driftline.replay.night_range import night_ranges, require_history
@@ -22,6 +22,7 @@ from driftline.replay.segment import EmptySegment, Segment, Selection, load_segm
 from driftline.replay.subject import RecordedSubject, Subject
 from driftline.replay.verify import Plain, verify_data, verify_log
 from driftline.schemas import BadInput, DriftlineError
+from driftline.schemas.alerts import NIGHTLY_MODE
 
 VERIFY, INCUMBENT = "verify", "incumbent"
 EMPTY: dict[str, Any] = {"verdict": None, "decisions": 0}
@@ -136,11 +137,11 @@ class _Tonight:
         all are, the night is told, and counts as a whole from then on.
         """
         counted = self._kept.nights.get(self._night)
-        if counted is not None and not self._missing(counted) and NIGHTLY in counted.parts:
+        if counted is not None and not self._missing(counted) and NIGHTLY_MODE in counted.parts:
             return self._done(counted, already=True)
         night = self._verify(counted) if counted is None or self._missing(counted) else counted
         errors = self._ask(night) if night.decisions else []
-        if not errors and NIGHTLY not in night.parts:
+        if not errors and NIGHTLY_MODE not in night.parts:
             self._tell(night)
         return self._done(night, errors=tuple(errors))
 
@@ -206,7 +207,7 @@ class _Tonight:
         verdict = night.parts[VERIFY]["verdict"] or INCONCLUSIVE
         given = self._opened.name, self._night, night.decisions, verdict, self._app.run_limits(None)
         placed = publish_night(self._opened.log, *given)
-        night.parts[NIGHTLY] = {"verdict": verdict, "decisions": night.decisions, "alert": str(placed)}
+        night.parts[NIGHTLY_MODE] = {"verdict": verdict, "decisions": night.decisions, "alert": str(placed)}
         self._count(night)
 
     def _runs(self) -> Iterator[tuple[str, Callable[[NightRun], dict[str, Any]]]]:

@@ -11,9 +11,7 @@ from driftline.replay.arms import LOG_ARM
 from driftline.replay.identity import RUN_ID_DIGITS
 from driftline.replay.result import Limits
 from driftline.schemas import Alert, ArmRef, ReplayCompleted, canonical_json, content_hash
-
-NIGHTLY = "nightly"
-"""Mode of the alert that a night leaves when all of it is counted."""
+from driftline.schemas.alerts import NIGHTLY_MODE
 
 
 def publish_all(log: Log, run_id: str, alerts: Sequence[Alert]) -> dict[str, Coordinates]:
@@ -45,7 +43,7 @@ def publish_night(log: Log, app: str, night: str, decisions: int, verdict: str, 
     completed = ReplayCompleted(
         run_id=run_id,
         app=app,
-        mode=NIGHTLY,
+        mode=NIGHTLY_MODE,
         baseline=nothing,
         candidate=nothing,
         verdict=verdict,

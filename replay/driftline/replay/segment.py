@@ -139,7 +139,7 @@ def load_segment(reader: LogReader, codec: Codec, app: str, selection: Selection
     if not found:
         raise _empty(reader, topic, streams)
     segment = build_segment(app, span, found, selection)
-    return replace(segment, history_from=_deleted_below(reader, topic, span))
+    return replace(segment, history_from=deleted_below(reader, topic, span))
 
 
 def span_of(reader: LogReader, topic: str, selection: Selection) -> Span:
@@ -172,7 +172,7 @@ def _sampled(ordered: Sequence[LoggedDecision], selection: Selection) -> Sequenc
     return [logged for logged in ordered if logged.decision.workflow in kept]
 
 
-def _deleted_below(reader: LogReader, topic: str, span: Span) -> dict[int, int]:
+def deleted_below(reader: LogReader, topic: str, span: Span) -> dict[int, int]:
     """Where the log was cut off below what was read: what came before is gone, by retention or by hand."""
     whole = reader.span(topic).ranges
     lows = {partition: low for partition, (low, _) in whole.items() if low > 0}

@@ -8,6 +8,9 @@ from pydantic import Field
 
 from driftline.schemas.fields import Logged, UtcMillis
 
+NIGHTLY_MODE = "nightly"
+"""Of what a night that is counted whole leaves; a replay by hand has another, so that it hides no missing night."""
+
 
 class StratumChange(Logged):
     """How one stratum (boundary × stream × level) changed."""

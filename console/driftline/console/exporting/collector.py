@@ -13,14 +13,13 @@ from prometheus_client.registry import Collector
 from driftline.console.exporting.board import AlertBoard, BoardSnapshot
 from driftline.console.exporting.standings import AppStanding
 from driftline.schemas import DivergenceAlert, EnvironmentDriftAlert, MigrationAlert, ReplayCompleted, StratumChange
+from driftline.schemas.alerts import NIGHTLY_MODE
 
 K = TypeVar("K", bound=tuple[str, ...])
 V = TypeVar("V")
 
 VERDICTS = ("diverged", "equivalent", "inconclusive")
 STOPPED_BECAUSE = ("alarm", "equivalent", "segment_ended", "budget_ended", "coverage", "interrupted")
-NIGHTLY_MODE = "nightly"
-"""Of what a night that is counted whole says; a replay by hand has another, so that it hides no missing night."""
 
 _REPLAY = ("app", "mode", "candidate")
 _STRATUM = (*_REPLAY, "boundary", "stream", "level")
