@@ -29,6 +29,7 @@ def positions(cluster: Settings, group: str) -> dict[tuple[str, int], tuple[int,
 
 
 def groups(cluster: Settings) -> set[str]:
-    """Every consumer group that the broker knows."""
+    """Every consumer group that the broker knows. It forgets those of others that have neither members nor
+    positions, every ten minutes: what came since is what tells of a trace, not what went."""
     admin = AdminClient({"bootstrap.servers": cluster.require_bootstrap()})
     return {group.group_id for group in admin.list_consumer_groups().result(60).valid}
