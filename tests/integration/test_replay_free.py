@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 from tests.integration.traces import ends, groups, positions
 
 from driftline.console.free_run import FreeDone, free_and_exit, print_free, run_free
+from driftline.console.plan_command import print_plans
+from driftline.console.replay_options import Mode
 from driftline.console.replay_run import ReplayRequest
 from driftline.consumers import Answer, App, ProposalRequest
 from driftline.consumers.artifacts import read_artifacts
@@ -144,7 +148,7 @@ def test_a_whole_run_leaves_no_record_no_position_and_no_group_with_the_app_and_
 ) -> None:
     before, groups_before = (ends(cluster), positions(cluster, app.group)), groups(cluster)
     request = ReplayRequest(app.name, Candidate("sim/renewals-inflated"))
-    first, again = (run_free(request, [request.candidate])[0] for _ in range(2))
+    first, again = (run_free([request])[0] for _ in range(2))
     assert (ends(cluster), positions(cluster, app.group)) == before
     assert groups(cluster) <= groups_before
     assert first.report["workflows"]["compared"] == CUSTOMERS
@@ -164,6 +168,38 @@ def test_a_whole_run_leaves_no_record_no_position_and_no_group_with_the_app_and_
     assert again.report["departures"][0]["first"]["at"] in shown
 
 
+def test_a_plan_tells_the_calls_of_a_run_in_which_every_workflow_goes_as_it_went(
+    workplace: Path, app: App, history: History, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def planned() -> Mapping[str, Any]:
+        print_plans([request], Mode.FREE, as_json=True)
+        found: dict[str, Any] = json.loads(capsys.readouterr().out)
+        return found
+
+    request = ReplayRequest(app.name, Candidate("sim/renewals"), limits=Limits(order_seed=3))
+    before = planned()
+    attempts = sum(len(logged.decision.attempts) for one in history.workflows for logged in one.decisions)
+    assert (before["calls"], before["incumbent_calls"], before["in_ledger"]) == (2 * attempts, attempts, 0)
+    assert (before["workflows"], before["pairs"], before["usd"]) == (CUSTOMERS, CUSTOMERS, 0.0)
+    assert sum(stratum["events"] for stratum in before["power"]["strata"]) == CUSTOMERS
+    report = run_free([request])[0].report
+    assert report["run_id"] == before["run_id"]
+    assert report["calls"] == pytest.approx(before["calls"], rel=0.1), "it is the log's own model again"
+    assert planned()["in_ledger"] >= 0.8 * report["calls"], "what is paid is not planned again"
+
+
+def test_a_plan_ends_with_the_last_workflow_that_fits_the_calls(
+    workplace: Path, app: App, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_plans([ReplayRequest(app.name, Candidate("sim/renewals"), limits=Limits(calls_max=40))], Mode.FREE, False)
+    shown = capsys.readouterr().out
+    assert f"PLAN  {app.name}: sim/renewals → sim/renewals, free" in shown
+    found = re.search(r"about (\d+) calls to pay .* in (\d+) workflows", shown)
+    assert found is not None
+    assert 30 < int(found[1]) <= 40
+    assert "of workflows depart otherwise by the model's own noise" in shown
+
+
 def test_the_readme_runs_as_it_stands(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     section = README.read_text().partition("## Mode free")[2]
     code = section.partition("```python\n")[2].partition("```")[0]
@@ -176,7 +212,7 @@ def test_the_command_prints_one_object_and_exits_with_the_verdict(
 ) -> None:
     request = ReplayRequest(app.name, Candidate("sim/renewals"))
     with pytest.raises(typer.Exit) as left:
-        free_and_exit(request, [request.candidate], as_json=True, incumbent=False)
+        free_and_exit([request], as_json=True, incumbent=False)
     report = json.loads(capsys.readouterr().out)
     assert (report["mode"], report["verdict"], left.value.exit_code) == ("free", "inconclusive", 4)
     assert report["stopped_because"] in {"no_incumbent", "coverage"}
@@ -189,4 +225,4 @@ def untimed(done: FreeDone) -> dict[str, object]:
 def test_what_holds_no_events_cannot_be_lived_again(workplace: Path, app: App) -> None:
     request = ReplayRequest(app.name, Candidate("sim/renewals"), segment_file=workplace / "week.parquet")
     with pytest.raises(UsageError, match="a segment file"):
-        run_free(request, [request.candidate])
+        run_free([request])

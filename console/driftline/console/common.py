@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from driftline.consumers.artifacts import Artifact, read_artifacts
 from driftline.consumers.verifier_spec import SpecJudge
 from driftline.log import ARTIFACTS, AppTopics, KafkaReader, Settings, TopicAdmin, load_settings
 from driftline.replay.segment import Segment, Selection
-from driftline.replay.segment_file import open_segment_file, read_segment_file
+from driftline.replay.segment_file import read_segment_file
 from driftline.replay.subject import AppSubject, RecordedSubject, Subject
 from driftline.schemas import Codec, Contracts, UnknownApp, UsageError
 
@@ -139,17 +139,28 @@ def open_subject_of_file(
         UsageError: A spec is given for an app that is code, or the selection takes nothing of the file.
     """
     app = find_app(name, load_settings())
+    segment, artifacts = read_segment_file(path, name if app is None else app.name, selection)
+    return subject_of_file(path, name, artifacts, verifier), segment
+
+
+def subject_of_file(path: Path, name: str, artifacts: Mapping[str, Artifact], verifier: str | None = None) -> Subject:
+    """As `open_subject_of_file`, of the artifacts of a file alone.
+
+    Raises:
+        UnknownApp: As `open_subject_of_file`.
+        UsageError: A spec is given for an app that is code.
+    """
+    app = find_app(name, load_settings())
     if app is not None:
         refuse_spec(app, verifier)
-        return open_segment_file(path, app, selection)
-    segment, artifacts = read_segment_file(path, name, selection)
+        return AppSubject(app, artifacts)
     specs = [artifact.content for artifact in artifacts.values() if artifact.kind == SPEC_KIND]
     if verifier is None and not specs:
         raise UnknownApp(
             f"no app {name!r} is configured, and {path} holds no verifier spec", "give --verifier SPEC.toml"
         )
     spec = SpecJudge.from_file(Path(verifier)) if verifier else SpecJudge.parse(specs[-1], f"verifier spec of {name}")
-    return RecordedSubject(name, spec, Contracts.load()), segment
+    return RecordedSubject(name, spec, Contracts.load())
 
 
 def refuse_spec(app: App, verifier: str | None) -> None:

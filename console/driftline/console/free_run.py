@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +21,6 @@ from driftline.console.outputs import write_json
 from driftline.console.render import VERDICT_STYLES
 from driftline.console.replay_run import LEDGER, ReplayRequest, proposer_of, timings
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
-from driftline.replay.arms import Candidate
 from driftline.replay.asking import steady
 from driftline.replay.free import FreeReplay, FreeResult, latest_decisions, require_app
 from driftline.replay.free_report import free_data, free_id_of
@@ -57,7 +56,7 @@ class FreeDone:
 
 
 @dataclass(frozen=True)
-class _Opened:
+class OpenedFree:
     """What several candidates share: the log is read once."""
 
     subject: AppSubject
@@ -67,16 +66,14 @@ class _Opened:
     prices: PriceMap = field(default_factory=PriceMap)
 
 
-def free_and_exit(
-    request: ReplayRequest, tried: Sequence[Candidate], as_json: bool, incumbent: bool = True
-) -> NoReturn:
+def free_and_exit(requests: Sequence[ReplayRequest], as_json: bool, incumbent: bool = True) -> NoReturn:
     """Run every candidate, print, and exit with the worst verdict's code.
 
     Raises:
         UsageError: What was asked for makes no sense of whole workflows, or a price is unknown.
         EnvironmentUnreachable: A broker, the registry or the model does not answer.
     """
-    runs = run_free(request, tried, incumbent)
+    runs = run_free(requests, incumbent)
     if as_json:
         reports = [dict(done.report) for done in runs]
         out.print_json(data=reports[0] if len(reports) == 1 else {"runs": reports})
@@ -87,30 +84,40 @@ def free_and_exit(
     raise typer.Exit(EXIT_CODES[next(verdict for verdict in VERDICTS_BY_WEIGHT if verdict in verdicts)])
 
 
-def run_free(request: ReplayRequest, tried: Sequence[Candidate], incumbent: bool = True) -> list[FreeDone]:
+def run_free(requests: Sequence[ReplayRequest], incumbent: bool = True) -> list[FreeDone]:
     """Read the workflows once, live them again under each candidate, and write each run's report beside the others.
 
     Args:
-        request: What is replayed; its own candidate is not looked at.
-        tried: The candidates; each is a run of its own.
+        requests: What is replayed, in candidates alone not alike; each is a run of its own.
         incumbent: Whether the log's own model is asked again too; without it there is no verdict, and half the calls.
 
     Raises:
         UsageError: As `free_and_exit`; then nothing was paid.
         EnvironmentUnreachable: A broker, the registry or the model does not answer.
     """
-    _refuse(request)
-    found, log = open_subject(request.app, request.verifier)
+    opened = open_free(requests, incumbent)
+    for one in requests:
+        _check(opened, one)
+    return [_run_one(opened, one) for one in requests]
+
+
+def open_free(requests: Sequence[ReplayRequest], incumbent: bool = True) -> OpenedFree:
+    """Read the workflows of requests that differ in candidates alone.
+
+    Raises:
+        UsageError: What was asked for makes no sense of whole workflows.
+        EnvironmentUnreachable: A broker or the registry does not answer.
+    """
+    for one in requests:
+        _refuse(one)
+    request = requests[0]
+    found, log = open_subject(request.app)
     subject = require_app(found)
     for topic in (subject.app.topics.events, subject.app.topics.decisions):
         tell_history_of(log.reader, topic, request.selection)
     with progress_bar("reading the workflows", None):
         history = load_workflows(log.reader, log.codec, subject.app, request.selection)
-    opened = _Opened(subject, history, log, incumbent)
-    requests = [replace(request, candidate=candidate) for candidate in tried]
-    for one in requests:
-        _check(opened, one)
-    return [_run_one(opened, one) for one in requests]
+    return OpenedFree(subject, history, log, incumbent)
 
 
 def print_free(done: FreeDone) -> None:
@@ -137,6 +144,7 @@ def _refuse(request: ReplayRequest) -> None:
     wrong = {
         "a segment file": (request.segment_file is not None, "it holds decisions and no events; leave --segment out"),
         "--offsets": (request.selection.offsets is not None, "use --from, --to, --key or --sample"),
+        "a verifier spec": (request.verifier is not None, "an app's boundaries have verifiers of their own"),
         "--refresh": (request.refresh, "use --mode forced, or driftline cache prune"),
         "--estimate": (request.limits.read_on, "free always reads to the end; leave it out"),
     }
@@ -145,7 +153,7 @@ def _refuse(request: ReplayRequest) -> None:
             raise UsageError(f"free takes whole workflows off the log: {what} does not go with it", mend)
 
 
-def _check(opened: _Opened, request: ReplayRequest) -> None:
+def _check(opened: OpenedFree, request: ReplayRequest) -> None:
     """Refuse, before anything is paid, models that cannot be asked or have no price."""
     candidate, latest = request.candidate, latest_decisions(opened.history).values()
     for logged in latest:
@@ -157,7 +165,7 @@ def _check(opened: _Opened, request: ReplayRequest) -> None:
         require_price(opened.prices.of(model), opened.prices, request.limits, request.allow_unpriced)
 
 
-def _run_one(opened: _Opened, request: ReplayRequest) -> FreeDone:
+def _run_one(opened: OpenedFree, request: ReplayRequest) -> FreeDone:
     started, began = now(), time.monotonic()
     result = _ask_all(opened, request)
     report = free_data(opened.history, request.candidate, result, request.limits)
@@ -168,7 +176,7 @@ def _run_one(opened: _Opened, request: ReplayRequest) -> FreeDone:
     return FreeDone(report, folder / REPORT, database)
 
 
-def _ask_all(opened: _Opened, request: ReplayRequest) -> FreeResult:
+def _ask_all(opened: OpenedFree, request: ReplayRequest) -> FreeResult:
     history, subject, limits, candidate = opened.history, opened.subject, request.limits, request.candidate
     run_id = free_id_of(history, subject, candidate, limits, opened.incumbent)
     with closing(Ledger(opened.log.settings.home / LEDGER)) as ledger, ledger.asking(run_id):

@@ -13,7 +13,6 @@ from driftline.console.replay_options import Mode, What, selection_of
 
 if TYPE_CHECKING:
     from driftline.console.replay_run import ReplayDone, ReplayRequest
-    from driftline.replay.arms import Candidate
 
 __all__ = ["EXAMPLE", "replay", "selection_of"]
 
@@ -28,7 +27,7 @@ def replay(
     what: options.Action = None,
     mode: options.ReplayMode = Mode.FORCED,
     candidate: options.Candidates = None,
-    prompt: options.PromptFile = None,
+    prompt: options.PromptName = None,
     param: options.Parameters = None,
     verifier: options.Spec = None,
     incumbent: options.IncumbentModel = None,
@@ -65,6 +64,7 @@ def replay(
     on where an interrupted run stopped: answers that were paid for are in the ledger.
     `driftline replay plan` with the same options says before what it will cost and can find.
     """
+    from driftline.console.candidates import Parts, tried_of
     from driftline.console.outputs import check_outputs
     from driftline.console.replay_run import ReplayRequest
     from driftline.replay.harness import Limits
@@ -77,17 +77,19 @@ def replay(
     _check_for(follow_for, mode)
     rates = budget_usd, requests_per_minute, tokens_per_minute
     limits = Limits(alpha, delta, min_effect, order_seed, concurrency, max_calls, locate, estimate, *rates, mmd)
-    tried = _candidates(candidate or [None], prompt, param or [])
     beside = options.incumbent_of(incumbent, floor)
-    _check_what(what, mode, html is not None or markdown is not None, len(tried), beside is not None or bool(mmd))
+    pages, several = html is not None or markdown is not None, len(set(candidate or [])) > 1
+    _check_what(what, mode, pages, several, beside is not None or bool(mmd))
     check_outputs(html, markdown)
-    request = ReplayRequest(app, tried[0], selection, limits, verifier, segment, allow_unpriced, refresh, beside)
-    _run(request, tried, what, mode, follow_for, as_json, html, markdown)
+    shared = Parts(None, prompt, options.parameters_of(param or []), verifier)
+    tried = tried_of(app, segment, candidate or [], shared)
+    common = segment, allow_unpriced, refresh, beside
+    requests = [ReplayRequest(app, one.candidate, selection, limits, one.verifier, *common) for one in tried]
+    _run(requests, what, mode, follow_for, as_json, html, markdown)
 
 
 def _run(
-    request: ReplayRequest,
-    tried: Sequence[Candidate],
+    requests: Sequence[ReplayRequest],
     what: What | None,
     mode: Mode,
     follow_for: str | None,
@@ -98,37 +100,28 @@ def _run(
     if what is not None:
         from driftline.console.plan_command import print_plans
 
-        print_plans(request, tried, as_json)
+        print_plans(requests, mode, as_json)
     elif mode is Mode.FREE:
         from driftline.console.free_run import free_and_exit
 
-        free_and_exit(request, tried, as_json)
+        free_and_exit(requests, as_json)
     elif mode is Mode.SHADOW:
         from driftline.console.shadow_run import shadow_and_exit
 
-        shadow_and_exit(request, tried, follow_for, as_json)
+        shadow_and_exit(requests, follow_for, as_json)
     else:
-        _replay_and_exit(request, tried, as_json, html, markdown)
+        _replay_and_exit(requests, as_json, html, markdown)
 
 
-def _candidates(models: Sequence[str | None], prompt: Path | None, parameters: Sequence[str]) -> list[Candidate]:
-    from driftline.consumers.prompt import Prompt
-    from driftline.replay.arms import Candidate
-
-    tried = None if prompt is None else Prompt.from_file(prompt)
-    given = options.parameters_of(parameters)
-    return [Candidate(model, tried, given) for model in dict.fromkeys(models)]
-
-
-def _check_what(what: What | None, mode: Mode, pages: bool, candidates: int, beside: bool) -> None:
+def _check_what(what: What | None, mode: Mode, pages: bool, several: bool, beside: bool) -> None:
     """What does not go together is told before anything is asked."""
     from driftline.schemas import UsageError
 
-    if what is not None and mode is not Mode.FORCED:
+    if what is not None and mode in (Mode.SHADOW, Mode.VERIFY):
         raise UsageError(f"there is no plan of the mode {mode.value}", "leave --mode out")
     if beside and mode is Mode.FREE:
         raise UsageError("free knows no --incumbent, --floor or --mmd: they are of the mode forced", "leave them out")
-    if pages and (mode is not Mode.FORCED or what is not None or candidates != 1):
+    if pages and (mode is not Mode.FORCED or what is not None or several):
         raise UsageError(
             "--html and --markdown are of one forced run", "see `driftline report --help` for the others"
         )
@@ -142,13 +135,13 @@ def _check_for(follow_for: str | None, mode: Mode) -> None:
 
 
 def _replay_and_exit(
-    request: ReplayRequest, tried: Sequence[Candidate], as_json: bool, html: Path | None, markdown: Path | None
+    requests: Sequence[ReplayRequest], as_json: bool, html: Path | None, markdown: Path | None
 ) -> None:
     from driftline.console.common import out
     from driftline.console.replay_run import run_replays
     from driftline.replay.report import EXIT_CODES
 
-    finished = run_replays(request, tried)
+    finished = run_replays(requests)
     runs = list(finished) if as_json else print_runs(finished)
     if as_json:
         out.print_json(data=runs[0].report if len(runs) == 1 else {"runs": [done.report for done in runs]})

@@ -48,12 +48,26 @@ ReplayMode = Annotated[
 Candidates = Annotated[
     list[str] | None,
     typer.Option(
-        help="Model, provider/name; else the log's. Several are tried one after another.", rich_help_panel=CANDIDATE
+        help="Model, provider/name, or log for the log's. What it has of its own stands behind commas: "
+        "openai/gpt-4o,prompt=v2.md,temperature=0.2. Several are tried one after another.",
+        rich_help_panel=CANDIDATE,
     ),
 ]
-PromptFile = Annotated[Path | None, typer.Option(help="Prompt file; else the log's.", rich_help_panel=CANDIDATE)]
-Parameters = Annotated[list[str] | None, typer.Option(help="NAME=JSON over the log's.", rich_help_panel=CANDIDATE)]
-Spec = Annotated[str | None, typer.Option(help="Verifier spec for an imported app.", rich_help_panel=CANDIDATE)]
+PromptName = Annotated[
+    str | None,
+    typer.Option(
+        help="Prompt file, or the hash of a prompt on the log; else the log's. Of all candidates that name none.",
+        rich_help_panel=CANDIDATE,
+    ),
+]
+Parameters = Annotated[
+    list[str] | None,
+    typer.Option(help="NAME=JSON over the log's, of all candidates.", rich_help_panel=CANDIDATE),
+]
+Spec = Annotated[
+    str | None,
+    typer.Option(help="Verifier spec for an imported app, of all that name none.", rich_help_panel=CANDIDATE),
+]
 
 IncumbentModel = Annotated[
     str | None,

@@ -12,7 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from driftline.console.common import Log, now, open_subject, open_subject_of_file, progress_bar
+from driftline.console.common import (
+    Log,
+    now,
+    open_subject,
+    open_subject_of_file,
+    progress_bar,
+    subject_of_file,
+)
 from driftline.console.history import tell_history
 from driftline.console.publishing import publish_all
 from driftline.console.replay_arms import Arms, EveryArm, incumbent_report, named_arms
@@ -33,6 +40,7 @@ from driftline.replay.report import report_data
 from driftline.replay.rounds import rounds_of
 from driftline.replay.run_request import write_request
 from driftline.replay.segment import Segment, Selection, load_segment
+from driftline.replay.segment_file import read_artifacts_of_file
 from driftline.replay.spending import Spending
 from driftline.replay.spread import CALLS_A_DECISION, spread_calls, spread_limits
 from driftline.replay.store import write_store
@@ -77,7 +85,7 @@ class ReplayDone:
 
 @dataclass(frozen=True)
 class Opened:
-    """What several candidates of one request share: the segment is read once."""
+    """What a request needs of the log: the segment, and what judges it."""
 
     subject: Subject
     segment: Segment
@@ -94,41 +102,56 @@ def run_replay(request: ReplayRequest) -> ReplayDone:
         UsageError: The request cannot be run as it stands, or a price is unknown.
         EnvironmentUnreachable: A broker, the registry or the model does not answer.
     """
-    return next(run_replays(request, [request.candidate]))
+    return next(run_replays([request]))
 
 
-def run_replays(request: ReplayRequest, candidates: Sequence[Candidate]) -> Iterator[ReplayDone]:
-    """As `run_replay`, for each candidate a run of its own, handed out as it ends.
+def run_replays(requests: Sequence[ReplayRequest]) -> Iterator[ReplayDone]:
+    """As `run_replay`, of requests that differ in candidate and verifier alone; each is handed out as it ends.
 
-    What all of them may cost is known before the first.
+    The segment is read once, and what all of them may cost is known before the first.
 
     Raises:
         UsageError: As `run_replay`, of any candidate: then none was run.
         EnvironmentUnreachable: As `run_replay`.
     """
-    opened = open_replay(request)
-    requests = [replace(request, candidate=candidate) for candidate in candidates]
-    for one in requests:
-        _check(opened, one)
-    for one in requests:
-        yield _run_one(opened, one)
+    opened = open_replays(requests)
+    for each, one in zip(opened, requests, strict=True):
+        _check(each, one)
+    for each, one in zip(opened, requests, strict=True):
+        yield _run_one(each, one)
 
 
-def plan_replays(request: ReplayRequest, candidates: Sequence[Candidate]) -> tuple[Opened, list[ReplayPlan]]:
-    """What each candidate would take, with nothing spent and nothing published.
+def plan_replays(requests: Sequence[ReplayRequest]) -> list[tuple[Opened, ReplayPlan]]:
+    """What each request would take, with nothing spent and nothing published.
 
     Raises:
         UsageError: As `run_replay`; an unknown price is part of the plan, and no error.
         EnvironmentUnreachable: A broker or the registry does not answer.
     """
-    opened = open_replay(request)
-    ledger = Ledger(opened.settings.home / LEDGER)
-    try:
-        plan = partial(plan_replay, incumbent=request.incumbent, not_before=oldest(now()))
-        common = ledger, request.limits, opened.prices
-        return opened, [plan(opened.segment, opened.subject, one, *common) for one in candidates]
-    finally:
-        ledger.close()
+    planned = []
+    for opened, request in zip(open_replays(requests), requests, strict=True):
+        with closing(Ledger(opened.settings.home / LEDGER)) as ledger:
+            given = opened.segment, opened.subject, request.candidate, ledger, request.limits, opened.prices
+            plan = plan_replay(*given, incumbent=request.incumbent, not_before=oldest(now()))
+        planned.append((opened, plan))
+    return planned
+
+
+def open_replays(requests: Sequence[ReplayRequest]) -> list[Opened]:
+    """What each of several requests needs, that differ in candidate and verifier alone: the segment is read once."""
+    first = open_replay(requests[0])
+    by_verifier = {requests[0].verifier: first}
+    for request in requests:
+        if request.verifier not in by_verifier:
+            by_verifier[request.verifier] = replace(first, subject=_subject_of(request))
+    return [by_verifier[request.verifier] for request in requests]
+
+
+def _subject_of(request: ReplayRequest) -> Subject:
+    file = request.segment_file
+    if file is None:
+        return open_subject(request.app, request.verifier)[0]
+    return subject_of_file(file, request.app, read_artifacts_of_file(file), request.verifier)
 
 
 def open_replay(request: ReplayRequest) -> Opened:

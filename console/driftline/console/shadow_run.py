@@ -28,7 +28,7 @@ from driftline.console.replay_run import (
 from driftline.consumers.models.litellm_proposer import LiteLLMProposer
 from driftline.consumers.proposing import CallKey, ProposalRequest
 from driftline.log import Span, load_settings
-from driftline.replay.arms import Candidate, calls_of
+from driftline.replay.arms import calls_of
 from driftline.replay.following import DecisionTail
 from driftline.replay.identity import shadow_id_of
 from driftline.replay.ledger import Ledger
@@ -47,16 +47,14 @@ from driftline.schemas import UsageError
 EXIT_INTERRUPTED = 130
 
 
-def shadow_and_exit(
-    request: ReplayRequest, tried: Sequence[Candidate], follow_for: str | None, as_json: bool
-) -> NoReturn:
+def shadow_and_exit(requests: Sequence[ReplayRequest], follow_for: str | None, as_json: bool) -> NoReturn:
     """Follow, ask, judge, print; exits with the verdict's code, 130 where Ctrl-C came before a verdict.
 
     Raises:
         UsageError: What was asked for makes no sense of a log that grows, or a price is unknown.
     """
-    _refuse(request, tried)
-    done = run_shadow(request, None if follow_for is None else duration_of("--for", follow_for))
+    _refuse(requests)
+    done = run_shadow(requests[0], None if follow_for is None else duration_of("--for", follow_for))
     if as_json:
         out.print_json(data=done.report)
     else:
@@ -158,9 +156,10 @@ async def _until_stopped(replay: ShadowReplay) -> ForcedResult:
         loop.remove_signal_handler(signal.SIGINT)
 
 
-def _refuse(request: ReplayRequest, tried: Sequence[Candidate]) -> None:
+def _refuse(requests: Sequence[ReplayRequest]) -> None:
+    request = requests[0]
     wrong = {
-        "several candidates": len(tried) > 1,
+        "several candidates": len(requests) > 1,
         "a segment file": request.segment_file is not None,
         "--sample": request.selection.sample is not None,
         "--estimate": request.limits.read_on,

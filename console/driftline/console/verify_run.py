@@ -10,24 +10,20 @@ import typer
 from rich.table import Table
 
 from driftline.console.common import (
-    SPEC_KIND,
-    find_app,
     open_subject,
     out,
     progress_bar,
-    refuse_spec,
     say,
+    subject_of_file,
 )
 from driftline.console.history import tell_history_of
 from driftline.console.render import VERDICT_STYLES
-from driftline.consumers.verifier_spec import SpecJudge
-from driftline.log import AppTopics, load_settings
+from driftline.log import AppTopics
 from driftline.replay.report import EXIT_CODES
 from driftline.replay.segment import Selection
 from driftline.replay.segment_file import read_artifacts_of_file
-from driftline.replay.subject import AppSubject, RecordedSubject, Subject
 from driftline.replay.verify import Change, VerifyResult, verify_data, verify_file, verify_log
-from driftline.schemas import Contracts, UnknownApp, UsageError
+from driftline.schemas import UsageError
 
 CHANGES_SHOWN_MAX = 20
 TAKEN = {"app", "mode", "verifier", "start", "stop", "offsets", "stream", "key", "segment", "as_json"}
@@ -73,29 +69,13 @@ def _refuse(given: Collection[str]) -> None:
 
 def _verify(app: str, selection: Selection, verifier: str | None, segment: Path | None) -> tuple[str, VerifyResult]:
     if segment is not None:
-        subject = _subject_of_file(segment, app, verifier)
+        subject = subject_of_file(segment, app, read_artifacts_of_file(segment), verifier)
         with progress_bar("verifying", None) as show:
             return subject.name, verify_file(segment, subject, selection, show)
     subject, log = open_subject(app, verifier)
     tell_history_of(log.reader, AppTopics(subject.name).decisions, selection)
     with progress_bar("verifying", None) as show:
         return subject.name, verify_log(log.reader, log.codec, subject, selection, show)
-
-
-def _subject_of_file(path: Path, name: str, verifier: str | None) -> Subject:
-    """As `open_subject_of_file`, without holding the file's decisions."""
-    app = find_app(name, load_settings())
-    artifacts = read_artifacts_of_file(path)
-    if app is not None:
-        refuse_spec(app, verifier)
-        return AppSubject(app, artifacts)
-    specs = [artifact.content for artifact in artifacts.values() if artifact.kind == SPEC_KIND]
-    if verifier is None and not specs:
-        raise UnknownApp(
-            f"no app {name!r} is configured, and {path} holds no verifier spec", "give --verifier SPEC.toml"
-        )
-    spec = SpecJudge.from_file(Path(verifier)) if verifier else SpecJudge.parse(specs[-1], f"verifier spec of {name}")
-    return RecordedSubject(name, spec, Contracts.load())
 
 
 def _print(app: str, result: VerifyResult) -> None:

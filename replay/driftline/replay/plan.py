@@ -151,9 +151,24 @@ def plan_replay(
         further, all_of_it = spread_calls(candidate, incumbent), replace(limits, calls_max=None)
         priced = planned_calls(segment, subject, further, ledger, all_of_it, prices, not_before)
         calls = _with_spread(calls, priced, second)
-    usd_a_pair = None if calls.usd is None else calls.usd / max(1, calls.pairs)
     planned = Counter(logged.stratum for logged in planned_decisions(segment, limits, len(every)))
-    events = _simulated(planned, segment.planned())
+    return with_power(calls, planned, segment.planned(), limits, noise)
+
+
+def with_power(
+    calls: PlannedCalls, planned: Mapping[str, int], strata: Iterable[str], limits: Limits, noise: float
+) -> ReplayPlan:
+    """A plan of calls with what their pairs can find.
+
+    Args:
+        calls: What is asked.
+        planned: Pairs by stratum.
+        strata: Those of the run, also such as the calls do not reach.
+        limits: Of the run.
+        noise: Share of pairs that is assumed to differ with nothing changed.
+    """
+    usd_a_pair = None if calls.usd is None else calls.usd / max(1, calls.pairs)
+    events = _simulated(planned, strata)
     power = [_power(change, events, noise, limits, usd_a_pair) for change in CHANGES]
     smallest = smallest_detectable_change(events, noise, power=POWER_WANTED, **_test(limits))
     return ReplayPlan(calls, power, smallest, _strata(planned, len(events), limits, noise), noise)
@@ -173,10 +188,22 @@ def planned_calls(
     Raises:
         UsageError: A prompt lacks a variable, or a boundary or prompt is gone.
     """
+    found = count_calls(_requests(segment, subject, calls, limits), subject, ledger, prices, not_before)
+    return replace(found, pairs=found.calls // len(calls))
+
+
+def count_calls(
+    requests: Iterable[tuple[LoggedDecision, ArmCall, ProposalRequest]],
+    subject: Subject,
+    ledger: Ledger,
+    prices: PriceMap,
+    not_before: str | None = None,
+) -> PlannedCalls:
+    """What calls cost, each with the decision that it is like; they are of no pairs yet."""
     asked: Counter[str] = Counter()
     paid: list[tuple[Tokens, float | None]] = []
     models: dict[str, Price] = {}
-    for logged, call, request in _requests(segment, subject, calls, limits):
+    for logged, call, request in requests:
         asked[call.asking.arm] += 1
         price = models.setdefault(request.model, prices.of(request.model))
         key = call.arm.key(logged.decision, subject, request, call.asking)
@@ -187,7 +214,7 @@ def planned_calls(
     costs = [cost for _, cost in paid if cost is not None]
     return PlannedCalls(
         calls=asked.total(),
-        pairs=asked.total() // len(calls),
+        pairs=0,
         incumbent_calls=asked[INCUMBENT_ARM],
         spread_calls=0,
         spread_usd=0.0,

@@ -166,9 +166,8 @@ def test_the_verdict_is_printed_before_a_page_fails(tmp_path: Path, ran: Ran) ->
 
 
 def test_a_finished_run_is_handed_out_before_the_next_begins(ran: Ran) -> None:
-    first, second = Candidate("sim/renewals"), Candidate("sim/renewals-inflated")
-    request = ReplayRequest(RENEWALS[1], first, segment_file=Path(RENEWALS[3]))
-    finished = run_replays(request, [first, second])
+    candidates = Candidate("sim/renewals"), Candidate("sim/renewals-inflated")
+    finished = run_replays([ReplayRequest(RENEWALS[1], one, segment_file=Path(RENEWALS[3])) for one in candidates])
     assert next(finished).report["candidate"] == "sim/renewals"
     assert len(list(Path("home/runs").iterdir())) == 1
     assert next(finished).report["candidate"] == "sim/renewals-inflated"
