@@ -8,6 +8,7 @@ from typing import Any
 
 from driftline.consumers.models.sources import source_version
 from driftline.replay.arms import LOG_ARM, Candidate, Incumbent
+from driftline.replay.plain import plain
 from driftline.replay.result import Limits
 from driftline.replay.segment import Segment
 from driftline.replay.subject import Subject
@@ -27,7 +28,8 @@ def arm_of(segment: Segment, subject: Subject, arm: Candidate) -> ArmRef:
     verifier = _one({subject.judge(decision).version for decision in decisions})
     prompt = arm.prompt.hash if arm.prompt is not None else _one({decision.prompt_hash for decision in decisions})
     model = arm.model or _one({decision.model_requested for decision in decisions})
-    return ArmRef(model=model, prompt_hash=prompt, verifier_version=verifier)
+    parameters = content_hash(canonical_json(plain(arm.parameters))) if arm.parameters else ""
+    return ArmRef(model=model, prompt_hash=prompt, verifier_version=verifier, parameters_hash=parameters)
 
 
 def run_id_of(
@@ -41,7 +43,7 @@ def run_id_of(
     plan = {
         "app": segment.app,
         "decisions": content_hash("".join(_identity(logged.decision) for logged in segment.decisions)),
-        "arms": [baseline.model_dump(), tried.model_dump()],
+        "arms": [arm.model_dump(exclude={"parameters_hash"}) for arm in (baseline, tried)],
         "rules": _rules(segment, subject),
         "source": source_version(tried.model),
         "parameters": dict(candidate.parameters),

@@ -44,6 +44,8 @@ class ArmRef(Logged):
     """Hash of the prompt template."""
     verifier_version: str
     """Version of the verifier that judged the arm."""
+    parameters_hash: str = ""
+    """Hash of the parameters laid over the log's; empty where there are none."""
 
 
 class ReplayCompleted(Logged):

@@ -47,8 +47,8 @@ UNITS = "ratio|dollars|usd|seconds|records|state|total|calls|pairs|decisions|val
 Found = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def arm(model: str, prompt_hash: str = "p") -> ArmRef:
-    return ArmRef(model=model, prompt_hash=prompt_hash, verifier_version="v")
+def arm(model: str, prompt_hash: str = "p", parameters_hash: str = "") -> ArmRef:
+    return ArmRef(model=model, prompt_hash=prompt_hash, verifier_version="v", parameters_hash=parameters_hash)
 
 
 def stratum(stream: str = "due", level: str = "verdict", **fields: Any) -> StratumChange:
@@ -318,6 +318,17 @@ def test_two_prompts_on_one_model_are_two_candidates_with_labels_that_stay() -> 
         completed(run_id="r3", candidate=arm("acme/one"), e_value=3.0),
     )
     labels = ("acme/one#1a2b3c4d", "acme/one#ffff0000", "acme/one")
+    assert [value(found, "replay_e_value", **{**REPLAY, "candidate": label}) for label in labels] == [1, 2, 3]
+
+
+def test_candidates_that_differ_in_parameters_alone_have_series_of_their_own() -> None:
+    warm, cold = arm("acme/one", "p", "aaaa1111bbbb"), arm("acme/one", "1a2b3c4d5e6f", "cccc2222dddd")
+    found = shown_of(
+        completed(run_id="r1", candidate=warm, e_value=1.0),
+        completed(run_id="r2", candidate=cold, e_value=2.0),
+        completed(run_id="r3", candidate=arm("acme/one"), e_value=3.0),
+    )
+    labels = ("acme/one?aaaa1111", "acme/one?cccc2222#1a2b3c4d", "acme/one")
     assert [value(found, "replay_e_value", **{**REPLAY, "candidate": label}) for label in labels] == [1, 2, 3]
 
 

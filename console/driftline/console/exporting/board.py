@@ -153,13 +153,11 @@ class BoardSnapshot:
 
 
 def candidate_label(baseline: ArmRef, candidate: ArmRef) -> str:
-    """The candidate's model; where it has a prompt of its own also `#` and the first digits of that prompt's hash.
-
-    Two candidates that differ in parameters alone have one label: an alert does not say its parameters.
-    """
-    if candidate.prompt_hash == baseline.prompt_hash:
-        return candidate.model
-    return f"{candidate.model}#{candidate.prompt_hash[:HASH_DIGITS]}"
+    """The candidate's model; where it has parameters of its own also `?`, and where it has a prompt of its own `#`,
+    each with the first digits of their hash."""
+    parameters = f"?{candidate.parameters_hash[:HASH_DIGITS]}" if candidate.parameters_hash else ""
+    prompt = f"#{candidate.prompt_hash[:HASH_DIGITS]}" if candidate.prompt_hash != baseline.prompt_hash else ""
+    return f"{candidate.model}{parameters}{prompt}"
 
 
 def _key(alert: ReplayCompleted) -> ReplayKey:
