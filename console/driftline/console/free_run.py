@@ -28,11 +28,11 @@ from driftline.replay.free_store import write_free_store
 from driftline.replay.ledger import Ledger
 from driftline.replay.plan import require_price, room_in_usd
 from driftline.replay.pricing import PriceMap
-from driftline.replay.report import EXIT_CODES
+from driftline.replay.report import EXIT_CODES, tried_data
 from driftline.replay.spending import Spending
 from driftline.replay.subject import AppSubject
 from driftline.replay.visible import visible
-from driftline.replay.wording import cost_text, e_text, interval_text, rate_text
+from driftline.replay.wording import candidate_text, cost_text, e_text, interval_text, rate_text
 from driftline.replay.workflows import History, load_workflows
 from driftline.schemas import UsageError
 from driftline.schemas.cloudevents import format_time
@@ -129,7 +129,7 @@ def print_free(done: FreeDone) -> None:
 def print_free_findings(report: Mapping[str, Any]) -> None:
     """`print_free` of a run that was told where it lies already."""
     style = VERDICT_STYLES[report["verdict"]]
-    arms = visible(f"{report['baseline']} → {report['candidate']}")
+    arms = visible(f"{report['baseline']} → {candidate_text(report)}")
     say(f"{report['verdict'].upper()}  {report['app']}: {arms}, free", style)
     for line in (*_rates(report), *_circumstances(report)):
         say(visible(f"  {line}"))
@@ -169,6 +169,7 @@ def _run_one(opened: OpenedFree, request: ReplayRequest) -> FreeDone:
     started, began = now(), time.monotonic()
     result = _ask_all(opened, request)
     report = free_data(opened.history, request.candidate, result, request.limits)
+    report["tried"] = tried_data(request.candidate)
     report["timings"] = timings(started, time.monotonic() - began, report.pop("from_ledger"))
     folder = opened.log.settings.home / "runs" / result.run_id
     database = write_free_store(folder, result, report, format_time(now()))

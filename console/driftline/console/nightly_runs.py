@@ -30,7 +30,7 @@ from driftline.replay.nights_kept import KeptNights
 from driftline.replay.plain import plain
 from driftline.replay.plan import planned_calls, require_priced, room_in_usd
 from driftline.replay.pricing import PriceMap
-from driftline.replay.report import report_data
+from driftline.replay.report import report_data, tried_data
 from driftline.replay.result import Pair
 from driftline.replay.run_request import write_request
 from driftline.replay.segment import Segment, Selection
@@ -186,6 +186,7 @@ def _finish(
 ) -> dict[str, Any]:
     """1. the run's database; 2. its alerts; 3. its Parquet among the night's. Each may be done again."""
     report = report_data(tonight.segment.app, arms.baseline.model, arms.candidate.model, told, asked.limits)
+    report["tried"] = tried_data(candidate)
     report["timings"] = timings(asked.started, asked.seconds, report.pop("from_ledger", told.from_ledger))
     report |= {"price_map": asked.price_map, "night": tonight.night, "standing": plain(standing)}
     home = tonight.log.settings.home

@@ -19,9 +19,11 @@ from driftline.replay.free_report import baseline_model, free_id_of
 from driftline.replay.identity import arm_of, arms_of, prompt_diff, run_id_of
 from driftline.replay.ledger import Ledger
 from driftline.replay.plan import ReplayPlan, plan_data
+from driftline.replay.report import tried_data
 from driftline.replay.result import Limits
 from driftline.replay.segment import Segment
 from driftline.replay.subject import Subject
+from driftline.replay.wording import candidate_text
 from driftline.replay.workflows import History
 
 
@@ -81,6 +83,7 @@ def _told(opened: Opened, plan: ReplayPlan, request: ReplayRequest) -> dict[str,
         "run_id": run_id,
         "baseline": baseline.model,
         "candidate": arm.model,
+        "tried": tried_data(candidate),
         "incumbent": _incumbent(segment, subject, request),
         "decisions": len(segment.decisions),
         "history_from": {str(partition): low for partition, low in segment.history_from.items()},
@@ -104,6 +107,7 @@ def _told_free(opened: OpenedFree, request: ReplayRequest) -> dict[str, Any]:
         "run_id": run_id,
         "baseline": baseline,
         "candidate": candidate.model or baseline,
+        "tried": tried_data(candidate),
         "incumbent": {"model": baseline, "runs": 1},
         "workflows": len(history.workflows),
         "decisions": sum(len(workflow.decisions) for workflow in history.workflows),
@@ -134,7 +138,7 @@ def _incumbent(segment: Segment, subject: Subject, request: ReplayRequest) -> di
 
 def _print(told: Mapping[str, Any], limits: Limits) -> None:
     mode = "" if told["mode"] == Mode.FORCED.value else f", {told['mode']}"
-    say(f"PLAN  {told['app']}: {told['baseline']} → {told['candidate']}{mode}", "bold")
+    say(f"PLAN  {told['app']}: {told['baseline']} → {candidate_text(told)}{mode}", "bold")
     for line in (*_cost(told), *_findings(told)):
         say(f"  {line}")
     pairs, power = WORDS[told["mode"]].pair + "s", told["power"]

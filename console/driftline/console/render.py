@@ -13,6 +13,7 @@ from rich.text import Text
 from driftline.replay.comparison import earlier_rows
 from driftline.replay.visible import visible
 from driftline.replay.wording import (
+    candidate_text,
     cause_text,
     cost_text,
     count_text,
@@ -62,7 +63,7 @@ def print_earlier(console: Console, earlier: Mapping[str, Any], report: Mapping[
 def _verdict(report: Mapping[str, Any]) -> Text:
     lines = Text()
     lines.append(report["verdict"].upper(), VERDICT_STYLES[report["verdict"]])
-    lines.append(visible(f"  {report['app']}: {report['baseline']} → {report['candidate']}\n"))
+    lines.append(visible(f"  {report['app']}: {report['baseline']} → {candidate_text(report)}\n"))
     for line in (*_rates(report), *_evidence(report)):
         lines.append(visible(f"  {line}\n"))
     return lines

@@ -36,7 +36,7 @@ from driftline.replay.identity import prompt_diff, run_id_of
 from driftline.replay.ledger import Ledger
 from driftline.replay.plan import ReplayPlan, plan_replay, planned_calls, require_priced, room_in_usd
 from driftline.replay.pricing import PriceMap
-from driftline.replay.report import report_data
+from driftline.replay.report import report_data, tried_data
 from driftline.replay.rounds import rounds_of
 from driftline.replay.run_request import write_request
 from driftline.replay.segment import Segment, Selection, load_segment
@@ -202,6 +202,7 @@ def _run_one(opened: Opened, request: ReplayRequest) -> ReplayDone:
     run_id = run_id_of(segment, subject, candidate, request.limits, request.incumbent)
     result = _ask_all(opened, request, run_id, limits)
     report = report_data(segment.app, arms.baseline.model, arms.candidate.model, result, limits)
+    report["tried"] = tried_data(request.candidate)
     report |= incumbent_report(segment, candidate, arms, result, limits)
     report["timings"] = timings(started, time.monotonic() - began, report.pop("from_ledger", result.from_ledger))
     report["spread_calls"] = result.spread_calls

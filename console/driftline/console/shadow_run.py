@@ -34,7 +34,7 @@ from driftline.replay.identity import shadow_id_of
 from driftline.replay.ledger import Ledger
 from driftline.replay.plan import require_price, room_in_usd
 from driftline.replay.pricing import PriceMap
-from driftline.replay.report import EXIT_CODES, report_data
+from driftline.replay.report import EXIT_CODES, report_data, tried_data
 from driftline.replay.result import ForcedResult
 from driftline.replay.run_request import write_request
 from driftline.replay.segment import Segment
@@ -85,6 +85,7 @@ def run_shadow(request: ReplayRequest, follow_for: timedelta | None = None) -> R
         raise UsageError(f"no decision of {subject.name} came", "follow for longer, or begin earlier with --from")
     arms = named_arms(segment, subject, request.candidate, request.incumbent)
     report = report_data(segment.app, arms.baseline.model, arms.candidate.model, result, request.limits)
+    report["tried"] = tried_data(request.candidate)
     report |= incumbent_report(segment, request.candidate, arms, result, request.limits)
     report |= {"mode": "shadow", "follows_from": {str(p): offset for p, offset in begins.items()}}
     report["passed_over"] = replay.passed_over

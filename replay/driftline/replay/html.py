@@ -68,6 +68,7 @@ def _page(
     diff = (report.get("prompt_diff") or "").splitlines()
     return _template().render(
         report=report,
+        candidate=wording.candidate_text(report),
         sentence=wording.sentence(report),
         lost=wording.lost_lines(report),
         because=wording.STOPPED_BECAUSE.get(report["stopped_because"], report["stopped_because"]),

@@ -10,6 +10,7 @@ from driftline.replay.comparison import earlier_rows
 from driftline.replay.visible import visible
 from driftline.replay.wording import (
     STOPPED_BECAUSE,
+    candidate_text,
     cause_text,
     cost_text,
     count_text,
@@ -42,7 +43,7 @@ def render_markdown(report: Mapping[str, Any], earlier: Mapping[str, Any] | None
 
 
 def _lines(report: Mapping[str, Any], earlier: Mapping[str, Any] | None) -> Iterator[str]:
-    head = f"{escaped(report['app'])}: {escaped(report['baseline'])} → {escaped(report['candidate'])}"
+    head = f"{escaped(report['app'])}: {escaped(report['baseline'])} → {escaped(candidate_text(report))}"
     yield f"## {report['verdict'].upper()} — {head}"
     yield from ("", escaped(sentence(report)), "")
     floor = report.get("noise_floor")

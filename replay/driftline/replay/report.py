@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from driftline.detectors import LevelSummary
+from driftline.replay.arms import Candidate
 from driftline.replay.attribution import Attribution, attribute, attribution_data
 from driftline.replay.levels import ACTION, LEVELS, STATE, VERDICT, JudgedAnswer
 from driftline.replay.plain import plain
@@ -55,6 +56,17 @@ def report_data(app: str, baseline: str, candidate: str, result: ForcedResult, l
     }
     data: dict[str, Any] = plain(report)
     return data
+
+
+def tried_data(candidate: Candidate) -> dict[str, Any]:
+    """What a candidate has of its own beside its model."""
+    prompt = candidate.prompt
+    own: dict[str, Any] = {
+        "prompt": None if prompt is None else getattr(prompt, "name", "prompt"),
+        "prompt_hash": None if prompt is None else prompt.hash,
+        "parameters": plain(candidate.parameters),
+    }
+    return own
 
 
 def _cause(result: ForcedResult) -> Attribution:

@@ -6,7 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from driftline.replay.levels import EXIT_FAMILY
+from driftline.schemas import canonical_json
 
+PROMPT_DIGITS = 8
+"""Of a prompt's hash."""
 STOPPED_BECAUSE = {
     "alarm": "the evidence reached its threshold",
     "equivalent": "every interval lay within the tolerated difference",
@@ -23,6 +26,15 @@ def lost_lines(report: Mapping[str, Any]) -> list[str]:
         f"{': ' if one['detail'] else ''}{one['detail']}, first at {one['at']}"
         for one in report.get("lost", ())
     ]
+
+
+def candidate_text(report: Mapping[str, Any]) -> str:
+    """The candidate's model, and in brackets the prompt and the parameters that it has of its own."""
+    tried = report.get("tried") or {"prompt": None, "parameters": {}}
+    own = [f"{name}={canonical_json(value)}" for name, value in tried["parameters"].items()]
+    if tried["prompt"] is not None:
+        own.insert(0, f"prompt {tried['prompt']}#{tried['prompt_hash'][:PROMPT_DIGITS]}")
+    return f"{report['candidate']} ({', '.join(own)})" if own else str(report["candidate"])
 
 
 def rate_text(value: float | None) -> str:
@@ -120,20 +132,20 @@ def sentence(report: Mapping[str, Any]) -> str:
 
 def _diverged(report: Mapping[str, Any]) -> str:
     alarm = report.get("alarm_after") or report["paid_calls"]
-    said = f"{report['candidate']} decides otherwise than {report['baseline']}: {_rates(report)}"
+    said = f"{candidate_text(report)} decides otherwise than {report['baseline']}: {_rates(report)}"
     return f"{said} The evidence sufficed after {alarm} compared decisions."
 
 
 def _equivalent(report: Mapping[str, Any]) -> str:
     return (
-        f"{report['candidate']} may take the place of {report['baseline']}: the rate of accepted answers is the same "
-        f"within {100 * report['delta']:g} points. {_rates(report)}"
+        f"{candidate_text(report)} may take the place of {report['baseline']}: the rate of accepted answers is the "
+        f"same within {100 * report['delta']:g} points. {_rates(report)}"
     )
 
 
 def _inconclusive(report: Mapping[str, Any]) -> str:
     why = STOPPED_BECAUSE.get(report["stopped_because"], report["stopped_because"])
-    said = f"Whether {report['candidate']} decides otherwise than {report['baseline']} is not known: {why}"
+    said = f"Whether {candidate_text(report)} decides otherwise than {report['baseline']} is not known: {why}"
     return f"{said}, and the evidence is e = {e_text(report.get('e_value'))}. {_rates(report)}"
 
 

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from driftline.console.main import app as command_line
 from driftline.console.replay_command import print_runs
 from driftline.console.replay_run import ReplayDone, ReplayRequest, run_replay, run_replays
+from driftline.consumers.prompt import Prompt
 from driftline.consumers.proposing import Answer
 from driftline.examples import renewals as example
 from driftline.replay.arms import Candidate
@@ -185,6 +186,20 @@ def test_what_is_finished_stays_on_the_screen_when_the_next_run_is_interrupted(
     with pytest.raises(KeyboardInterrupt):
         print_runs(runs())
     assert f"run {done.report['run_id']}" in capsys.readouterr().out
+
+
+def test_candidates_of_one_model_are_told_apart_by_what_each_has_of_its_own(
+    ran: Ran, printed: Callable[..., str]
+) -> None:
+    v2 = FOLDER / "prompts" / "v2.md"
+    own = f"sim/renewals,prompt={v2}", "sim/renewals-inflated,sim_latency_ms=50,temperature=0.2"
+    command = ["replay", *RENEWALS, *(part for text in own for part in ("--candidate", text))]
+    _, found = ran(*command)
+    assert [run["tried"]["parameters"] for run in found["runs"]] == [{}, {"sim_latency_ms": 50, "temperature": 0.2}]
+    assert found["runs"][0]["tried"]["prompt_hash"] == Prompt.from_file(v2).hash
+    shown = printed(*command)
+    assert f"sim/renewals → sim/renewals (prompt v2.md#{Prompt.from_file(v2).hash[:8]})" in shown
+    assert "sim/renewals → sim/renewals-inflated (sim_latency_ms=50, temperature=0.2)" in shown
 
 
 def test_what_several_candidates_may_cost_is_said_to_be_of_each(printed: Callable[..., str]) -> None:
