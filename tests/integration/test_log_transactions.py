@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from queue import SimpleQueue
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 
 from driftline.log import (
     AppTopics,
@@ -133,6 +133,21 @@ def test_a_writer_that_is_fenced_within_its_transaction_says_so_before_anybody_i
     assert refused.value.fenced
     assert _values(cluster, topics.events) == []
     other.close()
+
+
+def test_a_writer_that_hears_of_its_fence_between_two_records_does_not_take_the_id_back(
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+) -> None:
+    """librdkafka refuses the second record with no more than "fatal error"; why, its end of the transaction says."""
+    writer.open()
+    TransactionalWriter(cluster, writer.transactional_id).open()
+    with pytest.raises(CommitRefused) as refused, writer.transaction() as transaction:
+        with pytest.raises(KafkaException):
+            transaction.send([_fact(topics, b"first")])
+        transaction.send([_fact(topics, b"second")])
+    assert refused.value.fenced
+    with pytest.raises(WriterFenced, match="took"):
+        writer.commit([_fact(topics, b"third")])
 
 
 def test_a_fenced_writer_goes_on_when_it_is_opened_again(

@@ -87,6 +87,7 @@ class Committer:
                     return False
                 if not self._may_try_again(error, failures, self._clock() - began):
                     raise
+                _log.warning("%s", error.message)
             except KafkaUnreachable as error:
                 self._refused("unknown" if isinstance(error, OutcomeUnknown) else "unreachable")
                 if self._clock() > deadline:

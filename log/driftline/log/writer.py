@@ -202,20 +202,26 @@ class TransactionalWriter:
                 return OutcomeUnknown(what, "try again")
             return unreachable(self._settings, error)
         if not cause.fatal():
-            self._drop_open()
+            cause = self._drop_open() or cause  # a record behind a fence is refused as `_FATAL`, which names no cause
         if cause.code() in _STALE_GROUP:
             return CommitRefused(f"the transaction was aborted: {cause.str()}", stale_group=True)
         self._replace()
         self._fenced = cause.code() in _FENCED
         return CommitRefused(f"the transaction was aborted: {cause.str()}", self._fenced)
 
-    def _drop_open(self) -> None:
-        """Abort; a producer that cannot is let go, and the next commit takes the id over."""
+    def _drop_open(self) -> KafkaError | None:
+        """Abort; a producer that cannot is let go, and the next commit takes the id over.
+
+        Returns:
+            What is fatal to the producer; None where it could abort, or may not know whether it did.
+        """
         producer = self._producer
         try:
             self._end(lambda: producer.abort_transaction(self._timeout_ms / 1000))
-        except KafkaException:
+        except KafkaException as error:
             self._replace()
+            return error.args[0] if error.args[0].fatal() else None
+        return None
 
 
 class Transaction(LogTransaction):
