@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ RECORDINGS = Path(__file__).parents[2] / "shared" / "data"
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As in a job that a shell runs in the background: every program that a test interrupts would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+# A broker that lives for minutes never earns back what the second compiler costs.
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
 CLIENTS: dict[str, str | int | bool] = {
     "fetch.wait.max.ms": 20,
     "heartbeat.interval.ms": 500,
@@ -33,11 +36,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     home = tmp_path_factory.mktemp("driftline")
     kafka, registry = LocalKafka(home), LocalRegistry(home)
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            # A broker that lives for minutes never earns back what the second compiler costs.
-            patch.setenv("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
-            brokers = kafka.start(ephemeral=True).bootstrap_servers
-            url = registry.start(ephemeral=True).url
+        brokers = kafka.start(ephemeral=True).bootstrap_servers
+        url = registry.start(ephemeral=True).url
         yield Settings(home=home, bootstrap_servers=brokers, registry_url=url, partitions=2, kafka=CLIENTS)
     finally:
         registry.stop()

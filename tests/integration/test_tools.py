@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +12,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from tests.integration.traces import ends, groups, positions
+from typer.testing import CliRunner
 
+from driftline.console.main import app as command_line
 from driftline.consumers import App, Tool
 from driftline.consumers.models import LiteLLMProposer
 from driftline.consumers.prepare import prepare
@@ -34,12 +34,6 @@ pytestmark = [
 NAME = "reading"
 CUSTOMERS = 240
 NOON = datetime(2026, 10, 1, 12, tzinfo=UTC)
-COMMAND = """
-import sys
-from driftline.console.main import main
-sys.argv = ["driftline", *sys.argv[1:]]
-main()
-"""
 MODULE = """
 from dataclasses import replace
 from pathlib import Path
@@ -103,7 +97,7 @@ def workplace(tmp_path: Path, cluster: Settings, app: App, calls: Path, monkeypa
     (tmp_path / "my_reading_app.py").write_text(MODULE.format(calls=str(calls), name=app.name))
     (tmp_path / "driftline.toml").write_text(f'[apps]\n{app.name} = "my_reading_app:app"\n')
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("DRIFTLINE_BOOTSTRAP_SERVERS", cluster.require_bootstrap())
     monkeypatch.setenv("DRIFTLINE_REGISTRY_URL", cluster.require_registry())
     monkeypatch.setenv("DRIFTLINE_HOME", str(tmp_path / "home"))
@@ -112,12 +106,10 @@ def workplace(tmp_path: Path, cluster: Settings, app: App, calls: Path, monkeypa
 
 def replayed(app: App, *options: str) -> tuple[int, dict[str, Any]]:
     """Exit code and report of the command."""
-    command = [sys.executable, "-c", COMMAND, "replay", "--app", app.name, "--json", *options]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
-    assert ran.returncode in {0, 1, 4}, ran.stderr
-    assert "Traceback" not in ran.stderr
+    ran = CliRunner().invoke(command_line, ["replay", "--app", app.name, "--json", *options])
+    assert ran.exit_code in {0, 1, 4}, (ran.stderr, ran.exception)
     report: dict[str, Any] = json.loads(ran.stdout)
-    return ran.returncode, report
+    return ran.exit_code, report
 
 
 def test_the_decisions_on_the_log_hold_what_the_model_read(segment: Segment, calls: Path) -> None:
