@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from queue import SimpleQueue
 
 import pytest
@@ -194,10 +195,21 @@ def test_the_successor_of_a_killed_writer_aborts_what_it_left_open(
     assert [record.value for record in reader.read_to_latest(topics.events, 0)] == [b"successor"]
 
 
-def _member(cluster: Settings, topics: AppTopics) -> GroupConsumer:
-    consumer = GroupConsumer(cluster, f"driftline.{topics.app}", topics.events)
-    consumer.open(lambda positions: None, lambda partitions: None)
-    return consumer
+Member = Callable[[], GroupConsumer]
+
+
+@pytest.fixture
+def member(cluster: Settings, topics: AppTopics) -> Iterator[Member]:
+    """A new member of the app's group; who did not leave it leaves it at the end of the test."""
+    with ExitStack() as leaving:
+
+        def join() -> GroupConsumer:
+            consumer = GroupConsumer(cluster, f"driftline.{topics.app}", topics.events)
+            leaving.callback(consumer.close)
+            consumer.open(lambda positions: None, lambda partitions: None)
+            return consumer
+
+        yield join
 
 
 def _poll(consumer: GroupConsumer) -> list[Record]:
@@ -218,23 +230,22 @@ def _committed(cluster: Settings, topics: AppTopics) -> int:
 
 
 def test_records_and_positions_are_committed_together(
-    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter, member: Member
 ) -> None:
     writer.commit([_fact(topics, b"a"), _fact(topics, b"b")])
-    consumer = _member(cluster, topics)
+    consumer = member()
     read = _poll(consumer)
     position = Position(topics.events, 0, read[-1].at.offset + 1)
     writer.commit([Outgoing(topics.decisions, b"w", b"d", NOON_MS, partition=0)], [position], consumer.group_metadata)
-    consumer.close()
     assert _committed(cluster, topics) == 2
     assert _values(cluster, topics.decisions) == [b"d"]
 
 
 def test_a_refused_transaction_moves_no_position_and_may_be_sent_again(
-    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter, member: Member
 ) -> None:
     writer.commit([_fact(topics, b"a")])
-    consumer = _member(cluster, topics)
+    consumer = member()
     _poll(consumer)
     position = Position(topics.events, 0, 1)
     with pytest.raises(CommitRefused):
@@ -242,18 +253,16 @@ def test_a_refused_transaction_moves_no_position_and_may_be_sent_again(
     assert consumer.standing([0]) == {0: None}
     writer.commit([_fact(topics, b"b")], [position], consumer.group_metadata)
     assert consumer.standing([0]) == {0: Unfinished(1, 1)}
-    consumer.close()
 
 
 def test_the_longest_metadata_travels_with_the_transaction_and_comes_back(
-    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter, member: Member
 ) -> None:
     writer.commit([_fact(topics, b"a")])
-    consumer = _member(cluster, topics)
+    consumer = member()
     _poll(consumer)
     longest = "v1:1:" + "A" * (METADATA_BYTES_MAX - 5)
     writer.commit([], [Position(topics.events, 0, 1, longest)], consumer.group_metadata)
-    consumer.close()
     reader = make_reader(cluster, {"group.id": f"driftline.{topics.app}"})
     (at,) = reader.committed([TopicPartition(topics.events, 0)], 15)
     reader.close()
@@ -261,46 +270,41 @@ def test_the_longest_metadata_travels_with_the_transaction_and_comes_back(
 
 
 def test_one_byte_more_of_metadata_loses_the_transaction(
-    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter, member: Member
 ) -> None:
     writer.commit([_fact(topics, b"a")])
-    consumer = _member(cluster, topics)
+    consumer = member()
     _poll(consumer)
     too_long = "A" * (METADATA_BYTES_MAX + 1)
     with pytest.raises(CommitRefused):
         writer.commit([_fact(topics, b"b")], [Position(topics.events, 0, 1, too_long)], consumer.group_metadata)
-    consumer.close()
     assert _values(cluster, topics.events) == [b"a"]
 
 
 def test_with_fresh_metadata_the_coordinator_takes_a_commit_for_a_partition_that_was_just_lost(
-    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter, member: Member
 ) -> None:
     """The trap: member and generation are checked, ownership is not. `poll` never gives such metadata out."""
     writer.commit([_fact(topics, b"a")])
-    first, second = _member(cluster, topics), _member(cluster, topics)
+    first, second = member(), member()
     lost = _rebalance(first, second)
     fresh = first.group_metadata
     writer.commit([], [Position(topics.events, lost, 77)], fresh)
     assert second.standing([lost]) == {lost: Unfinished(77, 77)}
-    first.close()
-    second.close()
 
 
 def test_metadata_read_before_a_rebalance_is_refused_after_it(
-    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter, member: Member
 ) -> None:
     writer.commit([_fact(topics, b"a")])
-    first = _member(cluster, topics)
+    first = member()
     _poll(first)
     old = first.group_metadata
-    second = _member(cluster, topics)
+    second = member()
     lost = _rebalance(first, second)
     with pytest.raises(CommitRefused) as refused:
         writer.commit([], [Position(topics.events, lost, 77)], old)
     assert refused.value.stale_group
-    first.close()
-    second.close()
 
 
 def _rebalance(first: GroupConsumer, second: GroupConsumer) -> int:
@@ -313,10 +317,10 @@ def _rebalance(first: GroupConsumer, second: GroupConsumer) -> int:
 
 
 def test_positions_of_a_member_that_left_the_group_are_refused(
-    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter, member: Member
 ) -> None:
     writer.commit([_fact(topics, b"a")])
-    consumer = _member(cluster, topics)
+    consumer = member()
     _poll(consumer)
     metadata = consumer.group_metadata
     consumer.close()
@@ -353,9 +357,9 @@ def test_reading_to_the_latest_waits_until_an_open_transaction_has_ended(
 
 
 def test_a_paused_partition_that_went_and_came_back_is_read(
-    cluster: Settings, topics: AppTopics, writer: TransactionalWriter
+    cluster: Settings, topics: AppTopics, writer: TransactionalWriter, member: Member
 ) -> None:
-    first, second = _member(cluster, topics), _member(cluster, topics)
+    first, second = member(), member()
     while not first.owned:
         first.poll(1, 0.05)
     first.pause(first.owned)
@@ -368,4 +372,3 @@ def test_a_paused_partition_that_went_and_came_back_is_read(
     found: set[int] = set()
     while len(found) < cluster.partitions:
         found |= {record.at.partition for record in first.poll(10, 1.0)}
-    first.close()
