@@ -10,7 +10,7 @@ from tests.faults.machine_checker import MachineReport
 from tests.faults.race import race
 from tests.faults.stand import Ground
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.integration
 
 RIVALS = 600
 

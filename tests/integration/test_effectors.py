@@ -40,7 +40,7 @@ from driftline.schemas.control import Kill
 from driftline.schemas.ids import derive_id
 from driftline.schemas.names import EFFECT_REPORTED
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 TIME = datetime(2026, 7, 1, tzinfo=UTC)

@@ -28,7 +28,7 @@ from driftline.producers.renewals import synthetic_renewals
 from driftline.schemas import Codec, Event, Registry, UsageError
 from driftline.schemas.control import Kill, Throttle
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 ANSWER = Answer(json.dumps({"type": OUTCOMES[0], "payload": {"term_months": 12, "rationale": "as it stands"}}))
 PATIENCE_S = 60

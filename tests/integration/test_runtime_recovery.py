@@ -35,7 +35,7 @@ from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
 from driftline.schemas import Codec, Registry
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.integration
 
 EVENTS = 30
 RENEWED = json.dumps({"type": OUTCOMES[0], "payload": {"term_months": 12, "rationale": "as it stands"}})
