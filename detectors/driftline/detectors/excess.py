@@ -1,7 +1,8 @@
 """What a noise floor adds: is the candidate one of the incumbent's own runs, or does it differ more, or less?"""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import numpy as np
 
@@ -9,7 +10,7 @@ from driftline.detectors.betting import STAKES, BettingEProcess, log_mean_exp
 from driftline.detectors.outcomes import ArmOutcome, Observation
 
 VERDICT = "verdict"
-# With fewer there is no pair of runs, and nothing to call noise.
+# With fewer there is no pair of runs to rank the candidate with.
 FLOOR_RUNS_MIN = 2
 
 
@@ -47,6 +48,18 @@ def floor_reading(candidate: Hashable, floor: Sequence[Hashable]) -> FloorReadin
     return FloorReading(rank=(runs + 1) * own / (2 * (own + within)), excess=own / runs - noise, noise=noise)
 
 
+def anchored_reading(baseline: Hashable, candidate: Hashable, run: Hashable) -> FloorReading:
+    """Return what one event says where the incumbent has a single run A: the excess is D = 1[B != A] - 1[L != A].
+
+    To exchange L and B turns its sign, whatever A is: if those two are exchangeable given the event, E[D | past] = 0,
+    also where A is of another law, as after a drift of the environment. A single run has none to be ranked with.
+    """
+    own, noise = candidate != run, baseline != run
+    if not own and not noise:
+        return AGREEMENT
+    return FloorReading(rank=1.0, excess=float(own) - float(noise), noise=float(noise))
+
+
 def excess_mismatch(candidate: Hashable, floor: Sequence[Hashable]) -> float:
     """Return D = mean_j 1[B != F_j] - mean_{j<l} 1[F_j != F_l], in [-1, 1].
 
@@ -60,18 +73,30 @@ def excess_mismatch(candidate: Hashable, floor: Sequence[Hashable]) -> float:
     return floor_reading(candidate, floor).excess
 
 
-def floor_readings(observation: Observation) -> Mapping[str, FloorReading] | None:
+def floor_readings(observation: Observation, planned: int = FLOOR_RUNS_MIN) -> Mapping[str, FloorReading] | None:
     """Return the reading of every level at which anything differs; a level left out is in agreement.
 
-    None where fewer than two runs of the incumbent are there: such an event has no floor.
+    None where fewer runs are there than a floor takes, which is two, or one where no more are `planned`: such an
+    event has no floor.
     """
-    candidate, floor = observation.candidate, observation.floor
-    if len(floor) < FLOOR_RUNS_MIN:
+    baseline, candidate, floor = observation.baseline, observation.candidate, observation.floor
+    if not floor or len(floor) < min(planned, FLOOR_RUNS_MIN):
         return None
-    found = {VERDICT: floor_reading(candidate.accepted, [run.accepted for run in floor])}
-    for level in sorted(_levels(candidate, floor)):
-        found[level] = floor_reading(candidate.hashes.get(level), [run.hashes.get(level) for run in floor])
+    anchor = baseline if planned < FLOOR_RUNS_MIN else None
+
+    def read(answer: Callable[[ArmOutcome], Hashable]) -> FloorReading:
+        if anchor is not None:
+            return anchored_reading(answer(anchor), answer(candidate), answer(floor[0]))
+        return floor_reading(answer(candidate), [answer(run) for run in floor])
+
+    found = {VERDICT: read(attrgetter("accepted"))}
+    for level in sorted(_levels(candidate, floor if anchor is None else (anchor, *floor))):
+        found[level] = read(_hash_at(level))
     return {level: reading for level, reading in found.items() if reading is not AGREEMENT}
+
+
+def _hash_at(level: str) -> Callable[[ArmOutcome], Hashable]:
+    return lambda arm: arm.hashes.get(level)
 
 
 class FloorEvidence:

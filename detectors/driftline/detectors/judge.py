@@ -28,6 +28,11 @@ FLOOR_NOTE = (
     " the net rate moved by less than delta, and the candidate differs from runs of the incumbent by less than delta"
     " more often than they do from one another, at each level that decides"
 )
+SINGLE_RUN_NOTE = (
+    "equivalent over the decisions of this segment (the intervals shown are for decisions to come): in every stratum"
+    " the net rate moved by less than delta, and the candidate differs from the run of the incumbent by less than"
+    " delta more often than the baseline does, at each level that decides"
+)
 
 
 class SequentialJudge:
@@ -68,8 +73,9 @@ class SequentialJudge:
         exit_levels: which of verdict, action and state decide.
         locate: whether evidence is taken after an alarm until a stratum is named.
         read_on: whether all events are read whatever is decided, so that those after an alarm tell where it was.
-        floor_runs: runs of the incumbent that are planned for each event; fewer than two are no floor. An event with
-            fewer than two of them moves neither soft rank nor excess.
+        floor_runs: runs of the incumbent that are planned for each event; 0 for no floor. An event with fewer than
+            two of them moves neither soft rank nor excess. A single run, where no more are planned, has no soft rank,
+            and its excess is how much more often the candidate differs from it than the baseline does.
 
     Raises:
         ValueError: strata repeat or have no plan, or a number or level is out of its range.
@@ -93,7 +99,7 @@ class SequentialJudge:
         self._alpha, self._indicators, self._levels = alpha, tuple(indicators), tuple(exit_levels)
         self._index = {stratum: index for index, stratum in enumerate(strata)}
         self._planned = {stratum: planned[stratum] for stratum in strata}
-        self._floor = floor_runs >= FLOOR_RUNS_MIN
+        self._floor_runs, self._floor = floor_runs, floor_runs > 0
         self._evidence = [StratumEvidence(len(indicators), min_effect, self._floor) for _ in strata]
         signed, excesses = 1 + len(indicators), len(exit_levels) if self._floor else 0
         self._watches = [EquivalenceWatch(signed, delta, alpha, planned[name], excesses) for name in strata]
@@ -121,7 +127,9 @@ class SequentialJudge:
         """What limits the decision; empty where nothing does."""
         if self._decision != "equivalent":
             return ""
-        return FLOOR_NOTE if self._floor else NET_RATE_NOTE
+        if not self._floor:
+            return NET_RATE_NOTE
+        return FLOOR_NOTE if self._floor_runs >= FLOOR_RUNS_MIN else SINGLE_RUN_NOTE
 
     @property
     def e_value(self) -> float:
@@ -194,7 +202,7 @@ class SequentialJudge:
             raise ValueError(f"stratum {stratum!r} was not planned")
         if self._tally.events(stratum) >= self._planned[stratum]:
             raise ValueError(f"all {self._planned[stratum]} planned events of stratum {stratum!r} were read")
-        readings = floor_readings(observation) if self._floor else None
+        readings = floor_readings(observation, self._floor_runs) if self._floor else None
         self._tally.add_read(observation, readings)
         return self._index[stratum], readings
 

@@ -53,12 +53,13 @@ def attribute(
     moved = {ENVIRONMENT: environment == DIVERGED, side: change == DIVERGED}
     if any(moved.values()):
         cause = " and ".join(name for name, diverged in moved.items() if diverged)
-        return Attribution(cause, _moved(environment, change, changed))
+        though = "although log and candidate are equivalent, " if verdict == EQUIVALENT else ""
+        return Attribution(cause, though + _moved(environment, change, changed))
     if verdict == DIVERGED:
         return Attribution(UNKNOWN, _unknown(environment, change))
     if drifted:
         return Attribution(VERIFIER, f"today's rules judge {drifted} of {compared} logged answers otherwise")
-    known = [contrast for contrast in (environment, change) if contrast is not None] or [verdict]
+    known = [verdict, *(contrast for contrast in (environment, change) if contrast is not None)]
     if all(contrast == EQUIVALENT for contrast in known):
         return Attribution(NONE, note or "no contrast of the arms moved beyond the tolerated difference")
     if verdict == EQUIVALENT:

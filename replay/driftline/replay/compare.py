@@ -41,7 +41,7 @@ class Comparing:
         candidate: Arm B.
         spec: Judges both.
         incumbent: Arm A', the baseline's model again; None for none.
-        floor: Runs of one model that give the noise floor; None takes L and A', or none.
+        floor: Runs of one model that give the noise floor; None takes A' beside L, or none.
         limits: Of the test; what a recording holds is read one by one and to its end, whatever they say.
     """
 
@@ -70,15 +70,20 @@ class _Runs:
     floor: tuple[RecordedRun, ...]
 
     @property
-    def noise(self) -> tuple[RecordedRun, ...]:
-        """The runs that are the noise floor: those that were named, else L and A', two runs of one model as well.
+    def beside(self) -> tuple[RecordedRun, ...]:
+        """The runs that the candidate is held against beside L: those that were named as the floor, else A'.
 
-        None where one run is two of the arms: a run that is held against itself tells nothing of noise.
+        None where one run is two of the arms: a run that is held against itself tells nothing.
         """
         if self.floor or self.incumbent is None:
             return self.floor
         distinct = len({self.baseline, self.incumbent, self.candidate}) == len("LAB")
-        return (self.baseline, self.incumbent) if distinct else ()
+        return (self.incumbent,) if distinct else ()
+
+    @property
+    def noise(self) -> tuple[RecordedRun, ...]:
+        """The runs that are the noise floor: where A' is alone beside L, these two, runs of one model as well."""
+        return (self.baseline, *self.beside) if len(self.beside) == 1 else self.beside
 
     @property
     def all(self) -> set[RecordedRun]:
@@ -89,8 +94,8 @@ class _Runs:
 def compare_recordings(request: Comparing) -> Comparison:
     """Compare two recorded runs, event by event. No broker, no call and no file is needed but the recording.
 
-    The verdict is of L against B. The noise floor takes part in it: the runs that are named as such, else L and A',
-    which are two runs of one model as well. With an incumbent, L against A' and A' against B are tested each on its
+    The verdict is of L against B. The noise floor takes part in it: the runs that are named as such; else A', from
+    which L and B are to differ equally often. With an incumbent, L against A' and A' against B are tested each on its
     own, and give the cause: the first speaks of environment, harness or provider, the second of the change.
 
     Raises:
@@ -102,7 +107,7 @@ def compare_recordings(request: Comparing) -> Comparison:
     segments = recorded_segments(request.file, sorted(runs.all, key=str), request.spec)
     subject = RecordedSubject(request.file.name, request.spec, Contracts.load())
     arms = RecordedArms(segments, subject)
-    result = _tested(request, arms, runs.baseline, runs.candidate, runs.noise)
+    result = _tested(request, arms, runs.baseline, runs.candidate, runs.beside)
     report = report_data(request.file.name, str(runs.baseline), str(runs.candidate), result, request.limits)
     report["noise_floor"] = plain(_noise_floor(request, arms, runs, result))
     if runs.incumbent is not None:

@@ -25,15 +25,14 @@ class Contrasts:
     """L against B, which gives the verdict; L against A' and A' against B, which give its cause.
 
     Each is a test of its own with the same bound on false alarms. Those of the candidate are told how runs of the
-    incumbent differ, where there are two or more. Where there is one, the first is told of the log and A', which are
-    two runs of it as well, unless A' is a copy of the log; the last is not: an environment that moved would be laid
-    to the candidate.
+    incumbent differ, where there are two or more. Where there is one, the first is told whether log and candidate
+    differ from it equally often, unless A' is a copy of the log: that holds whatever became of the environment.
 
     Args:
         new_judge: Makes a judge.
         runs: Runs of the incumbent; 0 for none, and then there is the first test alone.
         locate: Whether the first goes on after its alarm until a stratum is named.
-        copied: Whether A' is the very run that the log holds: then both together are no floor.
+        copied: Whether A' is the very run that the log holds, from which the log never differs.
         decisions_min: How many decisions are read at least.
     """
 
@@ -41,8 +40,8 @@ class Contrasts:
         self, new_judge: NewJudge, runs: int, locate: bool, copied: bool = False, decisions_min: int = 1
     ) -> None:
         self._runs = runs
-        self._with_log = runs == 1 and not copied
-        self.main = new_judge(locate=locate, floor_runs=2 if self._with_log else runs)
+        self._runs_of_floor = 0 if runs == 1 and copied else runs
+        self.main = new_judge(locate=locate, floor_runs=self._runs_of_floor)
         self._environment = _Side(new_judge()) if runs else None
         self._change = _Side(new_judge(floor_runs=runs if runs > 1 else 0)) if runs else None
         self._coverage = _Coverage()
@@ -85,11 +84,11 @@ class Contrasts:
         runs = [None if run.lost else run.outcome() for run in others]
         if self._environment is not None and self._change is not None:
             self._environment.observe(stratum, before, runs[0])
-            self._change.observe(stratum, runs[0], after, self._runs_there(runs))
+            self._change.observe(stratum, runs[0], after, self._floor(runs) if self._runs > 1 else ())
         if after is None:
             return False
         evidence = not self.main.done
-        _observe(self.main, Observation(stratum, before, after, self._floor(before, runs)))
+        _observe(self.main, Observation(stratum, before, after, self._floor(runs)))
         return evidence
 
     def observe_after_stop(self, stratum: str, baseline: JudgedAnswer, first: JudgedAnswer) -> None:
@@ -105,13 +104,8 @@ class Contrasts:
         """A' against B; None without A'."""
         return None if self._change is None else self._change.contrast(calls=1 + self._runs)
 
-    def _floor(self, baseline: ArmOutcome, runs: Sequence[ArmOutcome | None]) -> tuple[ArmOutcome, ...]:
-        if self._with_log and runs[0] is not None:
-            return baseline, runs[0]
-        return self._runs_there(runs)
-
-    def _runs_there(self, runs: Sequence[ArmOutcome | None]) -> tuple[ArmOutcome, ...]:
-        return tuple(run for run in runs if run is not None) if self._runs > 1 else ()
+    def _floor(self, runs: Sequence[ArmOutcome | None]) -> tuple[ArmOutcome, ...]:
+        return tuple(run for run in runs if run is not None) if self._runs_of_floor else ()
 
 
 class _Coverage:

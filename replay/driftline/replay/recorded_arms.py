@@ -68,7 +68,7 @@ def compare_runs(
         baseline: Arm L.
         candidate: Arm B.
         limits: Of the test.
-        floor: Runs of the incumbent that the candidate is held against; fewer than two are no floor.
+        floor: Runs of the incumbent that the candidate is held against; none for no floor.
         run_id: Of the result.
     """
     segment = arms.segments[baseline]

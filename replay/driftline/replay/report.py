@@ -48,7 +48,7 @@ def report_data(app: str, baseline: str, candidate: str, result: ForcedResult, l
         "verifier_drift": result.verifier_drift,
         "repeated_decisions": result.repeated_decisions,
         "levels": {name: _level(by_level.get(name)) for name in (*LEVELS, STATE)},
-        "strata": [_stratum(asdict(stratum)) for stratum in judged.strata],
+        "strata": [_stratum(asdict(stratum), result.verdict) for stratum in judged.strata],
         "noise_floor": None,
         "attribution": attribution_data(_cause(result), verifier_drift=result.verifier_drift),
         "migration": {"recommend": None, "evidence": []},
@@ -116,9 +116,10 @@ def _level(level: LevelSummary | None) -> dict[str, Any] | None:
     return data
 
 
-def _stratum(data: dict[str, Any]) -> dict[str, Any]:
+def _stratum(data: dict[str, Any], verdict: str) -> dict[str, Any]:
+    """Only a verdict of `diverged` names strata."""
     boundary, _, stream = data.pop("stratum").partition("/")
-    return {"boundary": boundary, "stream": stream, **data}
+    return {"boundary": boundary, "stream": stream, **data, "named": data["named"] and verdict == "diverged"}
 
 
 def _example(pair: Pair, candidate: str) -> dict[str, Any]:

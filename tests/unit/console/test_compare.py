@@ -197,7 +197,7 @@ def test_an_incumbent_and_the_log_are_a_floor_of_two_that_takes_part(
     out = tmp_path / "out.json"
     done = compare(answers, "acme/old@0", "acme/old@1", "--incumbent", "acme/old@2", "--delta", "0.5")
     assert done.exit_code == 0, done.output
-    assert "differs from runs of the incumbent by less than delta more often" in " ".join(done.output.split())
+    assert "differs from the run of the incumbent by less than delta more often" in " ".join(done.output.split())
     compare(answers, "acme/old@0", "acme/old@1", "--delta", "0.5", "--json", str(out))
     assert (written(out)["noise_floor"], written(out)["attribution"]["cause"]) == (None, "none")
 

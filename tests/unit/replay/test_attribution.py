@@ -33,7 +33,7 @@ def found(
         ("diverged", "diverged", "diverged", "environment and model"),
         ("equivalent", "diverged", "diverged", "environment and model"),
         ("equivalent", "equivalent", "equivalent", "none"),
-        ("inconclusive", "equivalent", "equivalent", "none"),
+        ("inconclusive", "equivalent", "equivalent", "unknown"),
         ("diverged", "equivalent", "equivalent", "unknown"),
         ("equivalent", "inconclusive", "equivalent", "unknown"),
         ("diverged", None, None, "unknown"),
