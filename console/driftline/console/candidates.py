@@ -12,16 +12,18 @@ from typing import Any
 from driftline.console.common import Log, find_app
 from driftline.console.replay_options import LOG_INCUMBENT
 from driftline.consumers.artifacts import Artifact
+from driftline.consumers.models.sources import is_recorded
 from driftline.consumers.prompt import Prompt
 from driftline.log import load_settings
 from driftline.replay.arms import Candidate
+from driftline.replay.plain import plain
 from driftline.replay.segment_file import read_artifacts_of_file
-from driftline.schemas import BadInput, Contracts
+from driftline.schemas import BadInput, Contracts, UsageError, canonical_json
 
 PART = re.compile(r", *(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)=")
 """What stands before the value of each part of a candidate."""
 NAMES_OF_FILES = ("prompt", "verifier")
-HASH_PREFIX = re.compile(r"[0-9a-f]{6,64}")
+HASH_PREFIX = re.compile(r"[0-9a-fA-F]{6,64}")
 PROMPT_KIND = "prompt"
 
 
@@ -43,8 +45,10 @@ class Parts:
         Raises:
             BadInput: A parameter is not JSON, or a part is there twice.
         """
-        model = text.partition(",")[0]
-        own: dict[str, Any] = {}
+        first = PART.search(text)
+        model, own = text[: first.start()] if first else text, dict[str, Any]()
+        if "," in model and not is_recorded(model):
+            raise _not_a_part(text, model.index(","))
         end = len(model)
         while end < len(text):
             part = PART.match(text, end)
@@ -97,9 +101,17 @@ def tried_of(app: str, segment_file: Path | None, texts: Sequence[str], shared: 
         UsageError: A candidate changes nothing, or its model has no provider.
         BadInput: A part has another form, or a prompt is not to be had.
     """
-    every = [Parts.parse(text, shared) for text in dict.fromkeys(texts)] or [shared]
+    every = [Parts.parse(text, shared) for text in texts] or [shared]
     prompts = _Prompts(app, segment_file)
-    return [Tried(Candidate(one.model, prompts.named(one.prompt), one.parameters), one.verifier) for one in every]
+    found: dict[str, Tried] = {}
+    for one in every:
+        prompt = prompts.named(one.prompt)
+        if one.verifier is not None and not (one.model or prompt or one.parameters):
+            mend = "judge the log's own answers by it with --mode verify --verifier FILE"
+            raise UsageError("the candidate changes nothing but the verifier", mend)
+        plan = canonical_json([one.model, prompt and prompt.hash, plain(one.parameters), one.verifier])
+        found.setdefault(plan, Tried(Candidate(one.model, prompt, one.parameters), one.verifier))
+    return list(found.values())
 
 
 class _Prompts:
@@ -121,9 +133,10 @@ class _Prompts:
         if Path(text).exists() or not HASH_PREFIX.fullmatch(text):
             return Prompt.from_file(Path(text))
         kept = {one.hash: one for one in self._all().values() if one.kind == PROMPT_KIND}
-        found = [one for hash_, one in kept.items() if hash_.startswith(text)]
+        found = [one for hash_, one in kept.items() if hash_.startswith(text.lower())]
         if len(found) != 1:
-            there = ", ".join(f"{hash_[:12]} ({one.name})" for hash_, one in sorted(kept.items())) or "none"
+            own = {hash_: one for hash_, one in kept.items() if one.name.partition("/")[0] == self._app} or kept
+            there = ", ".join(f"{hash_[:12]} ({one.name})" for hash_, one in sorted(own.items())) or "none"
             raise BadInput(
                 f"{len(found) or 'no'} prompts begin with {text}, and no file has that name",
                 f"name one of {there}",

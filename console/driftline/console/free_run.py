@@ -25,6 +25,7 @@ from driftline.replay.asking import steady
 from driftline.replay.free import FreeReplay, FreeResult, latest_decisions, require_app
 from driftline.replay.free_report import free_data, free_id_of
 from driftline.replay.free_store import write_free_store
+from driftline.replay.identity import prompt_diff
 from driftline.replay.ledger import Ledger
 from driftline.replay.plan import require_price, room_in_usd
 from driftline.replay.pricing import PriceMap
@@ -33,7 +34,7 @@ from driftline.replay.spending import Spending
 from driftline.replay.subject import AppSubject
 from driftline.replay.visible import visible
 from driftline.replay.wording import candidate_text, cost_text, e_text, interval_text, rate_text
-from driftline.replay.workflows import History, load_workflows
+from driftline.replay.workflows import History, load_workflows, segment_of
 from driftline.schemas import UsageError
 from driftline.schemas.cloudevents import format_time
 
@@ -128,6 +129,8 @@ def print_free(done: FreeDone) -> None:
 
 def print_free_findings(report: Mapping[str, Any]) -> None:
     """`print_free` of a run that was told where it lies already."""
+    if report.get("prompt_diff"):
+        say(visible(report["prompt_diff"]) + "\n", "dim")
     style = VERDICT_STYLES[report["verdict"]]
     arms = visible(f"{report['baseline']} → {candidate_text(report)}")
     say(f"{report['verdict'].upper()}  {report['app']}: {arms}, free", style)
@@ -153,12 +156,21 @@ def _refuse(request: ReplayRequest) -> None:
             raise UsageError(f"free takes whole workflows off the log: {what} does not go with it", mend)
 
 
+def check_models(opened: OpenedFree, request: ReplayRequest) -> None:
+    """Refuse models that cannot be asked.
+
+    Raises:
+        UsageError: One of them.
+    """
+    for logged in latest_decisions(opened.history).values():
+        asked = request.candidate.request(logged.decision, opened.subject, "plan", request.limits.order_seed)
+        LiteLLMProposer().check(asked)
+
+
 def _check(opened: OpenedFree, request: ReplayRequest) -> None:
     """Refuse, before anything is paid, models that cannot be asked or have no price."""
+    check_models(opened, request)
     candidate, latest = request.candidate, latest_decisions(opened.history).values()
-    for logged in latest:
-        asked = candidate.request(logged.decision, opened.subject, "plan", request.limits.order_seed)
-        LiteLLMProposer().check(asked)
     own = {logged.decision.model_requested for logged in latest}
     models = ({candidate.model} if candidate.model else own) | (own if opened.incumbent else set())
     for model in sorted(models):
@@ -170,6 +182,7 @@ def _run_one(opened: OpenedFree, request: ReplayRequest) -> FreeDone:
     result = _ask_all(opened, request)
     report = free_data(opened.history, request.candidate, result, request.limits)
     report["tried"] = tried_data(request.candidate)
+    report["prompt_diff"] = prompt_diff(segment_of(opened.history), opened.subject, request.candidate)
     report["timings"] = timings(started, time.monotonic() - began, report.pop("from_ledger"))
     folder = opened.log.settings.home / "runs" / result.run_id
     database = write_free_store(folder, result, report, format_time(now()))

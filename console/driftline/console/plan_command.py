@@ -10,10 +10,10 @@ from typing import Any
 from rich.table import Table
 
 from driftline.console.common import out, say
-from driftline.console.free_run import OpenedFree, open_free
+from driftline.console.free_run import OpenedFree, check_models, open_free
 from driftline.console.replay_options import Mode
 from driftline.console.replay_run import LEDGER, Opened, ReplayRequest, plan_replays
-from driftline.log import Settings, Span
+from driftline.log import Settings
 from driftline.replay.free_plan import plan_free
 from driftline.replay.free_report import baseline_model, free_id_of
 from driftline.replay.identity import arm_of, arms_of, prompt_diff, run_id_of
@@ -24,7 +24,7 @@ from driftline.replay.result import Limits
 from driftline.replay.segment import Segment
 from driftline.replay.subject import Subject
 from driftline.replay.wording import candidate_text
-from driftline.replay.workflows import History
+from driftline.replay.workflows import segment_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ def print_plans(requests: Sequence[ReplayRequest], mode: Mode, as_json: bool) ->
     """Print the plan of each request; exits 0 whatever it says."""
     if mode is Mode.FREE:
         opened = open_free(requests)
-        told = [_told_free(opened, one) for one in requests]
+        for request in requests:
+            check_models(opened, request)
+        told = [_told_free(opened, request) for request in requests]
     else:
         told = [_told(*planned, one) for planned, one in zip(plan_replays(requests), requests, strict=True)]
     if as_json:
@@ -83,7 +85,7 @@ def _told(opened: Opened, plan: ReplayPlan, request: ReplayRequest) -> dict[str,
         "run_id": run_id,
         "baseline": baseline.model,
         "candidate": arm.model,
-        "tried": tried_data(candidate),
+        "tried": tried_data(candidate, request.verifier, arm.verifier_version),
         "incumbent": _incumbent(segment, subject, request),
         "decisions": len(segment.decisions),
         "history_from": {str(partition): low for partition, low in segment.history_from.items()},
@@ -115,13 +117,8 @@ def _told_free(opened: OpenedFree, request: ReplayRequest) -> dict[str, Any]:
         "budget_usd": request.limits.usd_max,
         "paid_usd": _paid_usd(settings, run_id),
         **plan_data(plan),
-        "prompt_diff": prompt_diff(_segment_of(history), opened.subject, candidate),
+        "prompt_diff": prompt_diff(segment_of(history), opened.subject, candidate),
     }
-
-
-def _segment_of(history: History) -> Segment:
-    decisions = [logged for workflow in history.workflows for logged in workflow.decisions]
-    return Segment(history.app, Span(f"{history.app}.decisions"), decisions)
 
 
 def _paid_usd(settings: Settings, run_id: str) -> float:

@@ -56,7 +56,8 @@ Candidates = Annotated[
 PromptName = Annotated[
     str | None,
     typer.Option(
-        help="Prompt file, or the hash of a prompt on the log; else the log's. Of all candidates that name none.",
+        help="Prompt file, or six digits or more of the hash of a prompt on the log; else the log's. Of all "
+        "candidates that name none.",
         rich_help_panel=CANDIDATE,
     ),
 ]

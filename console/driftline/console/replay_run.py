@@ -130,6 +130,7 @@ def plan_replays(requests: Sequence[ReplayRequest]) -> list[tuple[Opened, Replay
     """
     planned = []
     for opened, request in zip(open_replays(requests), requests, strict=True):
+        _check_models(opened, request)
         with closing(Ledger(opened.settings.home / LEDGER)) as ledger:
             given = opened.segment, opened.subject, request.candidate, ledger, request.limits, opened.prices
             plan = plan_replay(*given, incumbent=request.incumbent, not_before=oldest(now()))
@@ -168,13 +169,18 @@ def open_replay(request: ReplayRequest) -> Opened:
     return Opened(subject, segment, log, settings)
 
 
+def _check_models(opened: Opened, request: ReplayRequest) -> None:
+    first = opened.segment.decisions[0].decision
+    for call in _every_call(request):
+        asked = call.arm.request(first, opened.subject, "plan", request.limits.order_seed, call.asking)
+        LiteLLMProposer().check(asked)
+
+
 def _check(opened: Opened, request: ReplayRequest) -> None:
     """Refuse, before anything is paid, what cannot be asked or has no price."""
+    _check_models(opened, request)
     subject, segment = opened.subject, opened.segment
     calls = _every_call(request)
-    first = segment.decisions[0].decision
-    for call in calls:
-        LiteLLMProposer().check(call.arm.request(first, subject, "plan", request.limits.order_seed, call.asking))
     models = {call.arm.model or logged.decision.model_requested for call in calls for logged in segment.decisions}
     if all(opened.prices.of(model).known for model in models):
         return
@@ -202,7 +208,8 @@ def _run_one(opened: Opened, request: ReplayRequest) -> ReplayDone:
     run_id = run_id_of(segment, subject, candidate, request.limits, request.incumbent)
     result = _ask_all(opened, request, run_id, limits)
     report = report_data(segment.app, arms.baseline.model, arms.candidate.model, result, limits)
-    report["tried"] = tried_data(request.candidate)
+    report["tried"] = tried_data(candidate, request.verifier, arms.candidate.verifier_version)
+    report["prompt_diff"] = prompt_diff(segment, subject, candidate)
     report |= incumbent_report(segment, candidate, arms, result, limits)
     report["timings"] = timings(started, time.monotonic() - began, report.pop("from_ledger", result.from_ledger))
     report["spread_calls"] = result.spread_calls
@@ -212,7 +219,7 @@ def _run_one(opened: Opened, request: ReplayRequest) -> ReplayDone:
     database = write_store(opened.settings.home / "runs" / run_id, result, row)
     write_request(database.parent, request)
     alerts = {} if opened.log is None else publish(opened.log, segment, arms, result, limits)
-    return ReplayDone(report, database, alerts, prompt_diff(segment, subject, candidate))
+    return ReplayDone(report, database, alerts, report["prompt_diff"])
 
 
 def _still_open(result: ForcedResult, request: ReplayRequest) -> str:

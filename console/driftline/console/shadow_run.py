@@ -30,7 +30,7 @@ from driftline.consumers.proposing import CallKey, ProposalRequest
 from driftline.log import Span, load_settings
 from driftline.replay.arms import calls_of
 from driftline.replay.following import DecisionTail
-from driftline.replay.identity import shadow_id_of
+from driftline.replay.identity import prompt_diff, shadow_id_of
 from driftline.replay.ledger import Ledger
 from driftline.replay.plan import require_price, room_in_usd
 from driftline.replay.pricing import PriceMap
@@ -85,7 +85,8 @@ def run_shadow(request: ReplayRequest, follow_for: timedelta | None = None) -> R
         raise UsageError(f"no decision of {subject.name} came", "follow for longer, or begin earlier with --from")
     arms = named_arms(segment, subject, request.candidate, request.incumbent)
     report = report_data(segment.app, arms.baseline.model, arms.candidate.model, result, request.limits)
-    report["tried"] = tried_data(request.candidate)
+    report["tried"] = tried_data(request.candidate, request.verifier, arms.candidate.verifier_version)
+    report["prompt_diff"] = prompt_diff(segment, subject, request.candidate)
     report |= incumbent_report(segment, request.candidate, arms, result, request.limits)
     report |= {"mode": "shadow", "follows_from": {str(p): offset for p, offset in begins.items()}}
     report["passed_over"] = replay.passed_over
@@ -94,7 +95,7 @@ def run_shadow(request: ReplayRequest, follow_for: timedelta | None = None) -> R
     database = write_store(load_settings().home / "runs" / result.run_id, result, row)
     write_request(database.parent, request)
     alerts = publish(log, segment, arms, result, request.limits, "shadow")
-    return ReplayDone(report, database, alerts)
+    return ReplayDone(report, database, alerts, report["prompt_diff"])
 
 
 def _follow(
@@ -109,7 +110,7 @@ def _follow(
     for model in _models(request, subject):
         LiteLLMProposer().check(ProposalRequest(model, (), CallKey("", ""), candidate.parameters))
         require_price(prices.of(model), prices, limits, request.allow_unpriced)
-    run_id = shadow_id_of(subject.name, candidate, limits, begins, request.incumbent)
+    run_id = shadow_id_of(subject, candidate, limits, begins, request.incumbent)
     with closing(Ledger(log.settings.home / LEDGER)) as ledger, ledger.asking(run_id):
         room = partial(room_in_usd, candidate, prices)
         replay = ShadowReplay(

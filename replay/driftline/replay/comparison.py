@@ -5,12 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from driftline.replay.wording import candidate_text, cost_text, e_text, interval_text, rate_text, signed_text
+from driftline.replay.wording import (
+    HASH_DIGITS,
+    candidate_text,
+    cost_text,
+    e_text,
+    interval_text,
+    rate_text,
+    signed_text,
+)
 
 _FIGURES: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     "run": lambda report: str(report["run_id"]),
     "baseline": lambda report: str(report["baseline"]),
     "candidate": candidate_text,
+    "rules": lambda report: str((report.get("tried") or {}).get("verifier_version", ""))[:HASH_DIGITS],
     "verdict": lambda report: str(report["verdict"]),
     "change": lambda report: signed_text(_verdict(report).get("change")),
     "interval": lambda report: interval_text(_verdict(report)["interval"]) if _verdict(report) else "",

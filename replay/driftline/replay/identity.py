@@ -54,7 +54,7 @@ def run_id_of(
 
 
 def shadow_id_of(
-    app: str,
+    subject: Subject,
     candidate: Candidate,
     limits: Limits,
     begins: Mapping[int, int],
@@ -62,10 +62,12 @@ def shadow_id_of(
 ) -> str:
     """The id of a run that follows a log: what it will read is not known yet, from where it begins is."""
     plan = {
-        "app": app,
+        "app": subject.name,
         "mode": "shadow",
         "begins": {str(partition): offset for partition, offset in begins.items()},
         "candidate": [candidate.model, None if candidate.prompt is None else candidate.prompt.hash],
+        "rules": list(subject.rules),
+        "source": None if candidate.model is None else source_version(candidate.model),
         "parameters": dict(candidate.parameters),
         "test": _test(limits),
         **_asked_beside(incumbent),

@@ -58,13 +58,21 @@ def report_data(app: str, baseline: str, candidate: str, result: ForcedResult, l
     return data
 
 
-def tried_data(candidate: Candidate) -> dict[str, Any]:
-    """What a candidate has of its own beside its model."""
+def tried_data(candidate: Candidate, verifier: str | None = None, verifier_version: str = "") -> dict[str, Any]:
+    """What a candidate has of its own beside its model, and what judged it.
+
+    Args:
+        candidate: The candidate.
+        verifier: Path of the verifier spec that it was given; None for today's rules.
+        verifier_version: Of what judged it; empty where several boundaries have one each.
+    """
     prompt = candidate.prompt
     own: dict[str, Any] = {
         "prompt": None if prompt is None else getattr(prompt, "name", "prompt"),
         "prompt_hash": None if prompt is None else prompt.hash,
         "parameters": plain(candidate.parameters),
+        "verifier": verifier,
+        "verifier_version": verifier_version,
     }
     return own
 

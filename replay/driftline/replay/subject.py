@@ -41,6 +41,10 @@ class Subject(Protocol):
     def strata(self) -> Sequence[str]:
         """Every `boundary/stream` that can be decided today, whether or not it has been."""
 
+    @property
+    def rules(self) -> Sequence[str]:
+        """Version of every verifier of today, whether or not a decision has met it."""
+
     def judge(self, decision: Decision) -> Judge:
         """Today's verifier of the decision's boundary and stream."""
 
@@ -100,6 +104,11 @@ class AppSubject:
     def strata(self) -> Sequence[str]:
         """Every event type of every boundary."""
         return [f"{boundary.name}/{stream}" for boundary in self.app.boundaries for stream in boundary.on]
+
+    @property
+    def rules(self) -> Sequence[str]:
+        """The version of each boundary's chain."""
+        return [f"{name} {bound.judge.version}" for name, bound in sorted(self.app.bound.items())]
 
     def judge(self, decision: Decision) -> Judge:
         """Today's verifier chain of the decision's boundary."""
@@ -178,6 +187,11 @@ class RecordedSubject:
     def strata(self) -> Sequence[str]:
         """Every stream of the spec."""
         return [f"{RECORDED_BOUNDARY}/{stream}" for stream in self.spec.streams]
+
+    @property
+    def rules(self) -> Sequence[str]:
+        """The version of the spec."""
+        return [self.spec.version]
 
     def judge(self, decision: Decision) -> Judge:
         """The spec's judge of the decision's stream."""

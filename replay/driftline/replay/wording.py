@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from driftline.replay.levels import EXIT_FAMILY
 from driftline.schemas import canonical_json
 
-PROMPT_DIGITS = 8
-"""Of a prompt's hash."""
+HASH_DIGITS = 8
+"""Of the hash of a prompt or a verifier."""
+VALUE_MAX = 40
+"""Characters of a parameter's value."""
 STOPPED_BECAUSE = {
     "alarm": "the evidence reached its threshold",
     "equivalent": "every interval lay within the tolerated difference",
@@ -29,11 +32,16 @@ def lost_lines(report: Mapping[str, Any]) -> list[str]:
 
 
 def candidate_text(report: Mapping[str, Any]) -> str:
-    """The candidate's model, and in brackets the prompt and the parameters that it has of its own."""
-    tried = report.get("tried") or {"prompt": None, "parameters": {}}
-    own = [f"{name}={canonical_json(value)}" for name, value in tried["parameters"].items()]
-    if tried["prompt"] is not None:
-        own.insert(0, f"prompt {tried['prompt']}#{tried['prompt_hash'][:PROMPT_DIGITS]}")
+    """The candidate's model, and in brackets the prompt, the verifier and the parameters that it has of its own."""
+    tried: Mapping[str, Any] = report.get("tried") or {}
+    own = []
+    if tried.get("prompt") is not None:
+        own.append(f"prompt {tried['prompt']}#{tried['prompt_hash'][:HASH_DIGITS]}")
+    if tried.get("verifier") is not None:
+        own.append(f"verifier {Path(tried['verifier']).name}#{tried['verifier_version'][:HASH_DIGITS]}")
+    for name, value in tried.get("parameters", {}).items():
+        text = canonical_json(value)
+        own.append(f"{name}={text if len(text) <= VALUE_MAX else text[:VALUE_MAX] + '…'}")
     return f"{report['candidate']} ({', '.join(own)})" if own else str(report["candidate"])
 
 

@@ -11,8 +11,8 @@ from driftline.consumers.rows import Rows
 from driftline.consumers.sources import SPINE, is_own, source_of
 from driftline.consumers.spine import Spine, Taken, spine_of
 from driftline.detectors import planned_order
-from driftline.log import Coordinates, LogReader, Record, to_event
-from driftline.replay.segment import LoggedDecision, Selection, decision_of
+from driftline.log import Coordinates, LogReader, Record, Span, to_event
+from driftline.replay.segment import LoggedDecision, Segment, Selection, decision_of
 from driftline.schemas import Codec, Event, NotCanonical, Undecodable, UsageError
 from driftline.schemas.cloudevents import from_epoch_ms, from_headers
 from driftline.schemas.names import CLOCK_TICKED, TIMER_FIRED
@@ -115,6 +115,12 @@ def load_workflows(reader: LogReader, codec: Codec, app: App, selection: Selecti
         )
     unreadable = sum(bad for _, bad in found)
     return History(app.name, history.workflows, history.undecided, chosen.headless, unreadable, chosen.ticked)
+
+
+def segment_of(history: History) -> Segment:
+    """The decisions of the workflows."""
+    decisions = [logged for workflow in history.workflows for logged in workflow.decisions]
+    return Segment(history.app, Span(f"{history.app}.decisions"), decisions)
 
 
 def build_history(

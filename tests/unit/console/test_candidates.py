@@ -74,6 +74,24 @@ def test_a_part_that_cannot_be_is_told(text: str, told: str) -> None:
         tried_of(APP, SEGMENT, [text], NOTHING)
 
 
+def test_a_recording_may_have_a_comma_in_its_path() -> None:
+    text = "recorded/a,b.jsonl.gz#acme/one@1,temperature=0.2"
+    assert Parts.parse(text, NOTHING) == Parts("recorded/a,b.jsonl.gz#acme/one@1", None, {"temperature": 0.2}, None)
+
+
+def test_one_candidate_in_two_spellings_is_tried_once() -> None:
+    texts = ["a/b,temperature=0,top_p=1", "a/b,top_p=1.0,temperature=0.0", "a/b,temperature=0"]
+    assert [one.candidate.parameters for one in tried_of(APP, SEGMENT, texts, NOTHING)] == [
+        {"temperature": 0, "top_p": 1},
+        {"temperature": 0},
+    ]
+
+
+def test_another_verifier_alone_is_no_candidate_and_the_mode_that_judges_anew_is_named() -> None:
+    with pytest.raises(UsageError, match=r"nothing but the verifier.*--mode verify"):
+        tried_of(APP, SEGMENT, ["log,verifier=other.toml"], NOTHING)
+
+
 def test_a_candidate_that_changes_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match="changes nothing"):
         tried_of(APP, SEGMENT, ["log"], NOTHING)

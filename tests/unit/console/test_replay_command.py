@@ -197,9 +197,27 @@ def test_candidates_of_one_model_are_told_apart_by_what_each_has_of_its_own(
     _, found = ran(*command)
     assert [run["tried"]["parameters"] for run in found["runs"]] == [{}, {"sim_latency_ms": 50, "temperature": 0.2}]
     assert found["runs"][0]["tried"]["prompt_hash"] == Prompt.from_file(v2).hash
+    assert "+You decide contract renewals" in found["runs"][0]["prompt_diff"]
     shown = printed(*command)
     assert f"sim/renewals → sim/renewals (prompt v2.md#{Prompt.from_file(v2).hash[:8]})" in shown
     assert "sim/renewals → sim/renewals-inflated (sim_latency_ms=50, temperature=0.2)" in shown
+
+
+def test_the_page_of_a_run_shows_what_the_prompt_changes(printed: Callable[..., str]) -> None:
+    prompt = ("--prompt", str(FOLDER / "prompts" / "v2.md"))
+    printed("replay", *RENEWALS, *prompt, "--html", "run.html")
+    page = Path("run.html").read_text()
+    assert "+You decide contract renewals" in page
+    assert "prompt v2.md#" in page
+
+
+@pytest.mark.parametrize("candidate", ["sim/nope", "foo/bar"])
+def test_a_plan_of_a_model_that_is_not_there_is_refused_as_its_run_is(ran: Ran, candidate: str) -> None:
+    with pytest.raises(UsageError, match=candidate.partition("/")[0]) as of_plan:
+        ran("replay", "plan", *RENEWALS, "--candidate", candidate)
+    with pytest.raises(UsageError) as of_run:
+        ran("replay", *RENEWALS, "--candidate", candidate)
+    assert str(of_plan.value) == str(of_run.value)
 
 
 def test_what_several_candidates_may_cost_is_said_to_be_of_each(printed: Callable[..., str]) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from driftline.consumers.proposing import Answer, ProposalRequest
+from driftline.consumers.verifier_spec import SpecJudge
 from driftline.detectors.bernstein import RunningMeanInterval
 from driftline.replay import Candidate, ForcedResult, Ledger, Limits, LoggedDecision, RecordedSubject, Segment
 from driftline.replay.arms import Incumbent
+from driftline.replay.identity import shadow_id_of
 from driftline.replay.shadow import ShadowReplay
 from driftline.replay.spending import Spending
 from driftline.schemas import Decision
@@ -251,3 +254,10 @@ def test_the_intervals_of_the_contrasts_hold_where_traffic_drifts_too(
         verdict = next(level for level in contrast.judged.levels if level.level == "verdict")
         assert contrast.verdict == "diverged"
         assert (verdict.interval, verdict.interval_at_stop) == (mean.interval, at_stop)
+
+
+def test_runs_under_other_rules_are_other_runs(quiz: RecordedSubject) -> None:
+    """One that was judged otherwise would take the place of the first, and its alert would count as told."""
+    stricter = replace(quiz, spec=SpecJudge.parse('[streams.quiz]\naccept = "non-empty"\n'))
+    names = {shadow_id_of(subject, Candidate("acme/next"), Limits(), {0: 0}) for subject in (quiz, quiz, stricter)}
+    assert len(names) == 2
