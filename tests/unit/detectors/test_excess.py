@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from driftline.detectors import FloorEvidence, excess_mismatch, floor_reading
+from driftline.detectors import ArmOutcome, FloorEvidence, Observation, excess_mismatch, floor_reading
+from driftline.detectors.excess import anchored_reading, floor_readings
 from driftline.detectors.rank import rank_e_value
 
 Answers = st.lists(st.sampled_from("abc"), min_size=2, max_size=5)
@@ -65,3 +66,19 @@ def test_a_law_within_the_smallest_effect_of_the_incumbents_alarms_at_most_at_th
             top = max(top, *evidence.log_e_values)
         alarms += top >= np.log(20)
     assert alarms <= binom.ppf(0.999, paths, 0.05)
+
+
+@given(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2))
+def test_beside_a_single_run_to_exchange_the_arms_turns_the_sign_whatever_the_run_is(
+    baseline: int, candidate: int, run: int
+) -> None:
+    one, other = anchored_reading(baseline, candidate, run), anchored_reading(candidate, baseline, run)
+    assert one.excess == -other.excess
+    assert (one.rank, one.noise) == (1.0, float(baseline != run))
+
+
+def test_an_event_that_lost_all_runs_but_one_of_several_has_no_floor() -> None:
+    arm = ArmOutcome(1.0, {}, {})
+    observation = Observation("s", arm, arm, (arm,))
+    assert floor_readings(observation, planned=3) is None
+    assert floor_readings(observation, planned=1) == {}
