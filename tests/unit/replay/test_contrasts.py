@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from driftline.consumers.judging import Judgement
@@ -14,27 +15,28 @@ from driftline.replay.contrasts import Contrasts
 from driftline.replay.levels import JudgedAnswer
 from driftline.schemas import Rejection
 
+Floats = npt.NDArray[np.float64]
 STRATUM = "quiz/quiz"
 DECISIONS, DRAWS = 300, 60
 REFUSED = Judgement((Rejection(code="wrong_answer", expected="yes", actual="no", rule_id="gold", rule_version="1"),))
 
 
-def answers(rng: np.random.Generator, accepted: float) -> list[JudgedAnswer]:
-    """Texts that are accepted so often; what is refused is one of several things."""
-    right = rng.random(DECISIONS) < accepted
-    others = rng.integers(0, 5, DECISIONS)
+def answers(rng: np.random.Generator, difficulty: Floats, able: float) -> list[JudgedAnswer]:
+    """What is not too difficult is answered as it should be; a twentieth of all answers is the toss of a coin."""
+    right = np.where(rng.random(DECISIONS) < 0.05, rng.random(DECISIONS) < 0.5, difficulty < able)
     return [
-        JudgedAnswer(Answer("yes"), Judgement()) if good else JudgedAnswer(Answer(f"no {other}"), REFUSED)
-        for good, other in zip(right, others, strict=True)
+        JudgedAnswer(Answer("yes"), Judgement()) if good else JudgedAnswer(Answer("no"), REFUSED) for good in right
     ]
 
 
 def contrasts(log: float, today: float, candidate: float, seed: int) -> Contrasts:
-    """All decisions, of arms that are accepted so often, independently of each other."""
+    """All decisions, of arms that are so able, the noise of each being its own."""
     rng = np.random.default_rng(seed)
+    difficulty = rng.random(DECISIONS)
     new_judge = partial(SequentialJudge, [STRATUM], planned={STRATUM: DECISIONS})
     found = Contrasts(new_judge, runs=1, locate=False)
-    for before, run, after in zip(*(answers(rng, rate) for rate in (log, today, candidate)), strict=True):
+    arms = (answers(rng, difficulty, able) for able in (log, today, candidate))
+    for before, run, after in zip(*arms, strict=True):
         found.observe(STRATUM, before, after, [run])
     return found
 
