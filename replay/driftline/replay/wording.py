@@ -145,9 +145,15 @@ def _diverged(report: Mapping[str, Any]) -> str:
 
 
 def _equivalent(report: Mapping[str, Any]) -> str:
+    """The verdict is on the decisions of the segment; more is said only where the interval for others allows it."""
+    same = f"the rate of accepted answers is the same within {100 * report['delta']:g} points"
+    verdict = (report.get("levels") or {}).get("verdict") or {}
+    low, high = verdict.get("interval") or (-1.0, 1.0)
+    if -report["delta"] <= low and high <= report["delta"]:
+        return f"{candidate_text(report)} may take the place of {report['baseline']}: {same}. {_rates(report)}"
     return (
-        f"{candidate_text(report)} may take the place of {report['baseline']}: the rate of accepted answers is the "
-        f"same within {100 * report['delta']:g} points. {_rates(report)}"
+        f"On the {report['events']} decisions of this segment {candidate_text(report)} does as {report['baseline']} "
+        f"did: {same}. {_rates(report)} That interval is for decisions to come, of which these are too few to say it."
     )
 
 

@@ -147,11 +147,21 @@ def test_a_report_of_before_there_were_causes_and_evidence_of_every_level_has_it
     assert "| verdict | 100.0% | -100.0 pp |" in render_markdown(old)
 
 
+def test_what_is_not_known_has_its_sentence(run: StoredRun) -> None:
+    page = Reader(page_of(run, verdict="inconclusive", stopped_because="segment_ended"))
+    assert "is not known: every decision" in page.text
+
+
 @pytest.mark.parametrize(
-    ("verdict", "said"), [("equivalent", "may take the place of"), ("inconclusive", "is not known: every decision")]
+    ("interval", "said"),
+    [((-0.04, 0.05), "may take the place of"), ((-0.3, 0.3), "these are too few to say it"), (None, "too few")],
 )
-def test_every_verdict_has_its_sentence(verdict: str, said: str, run: StoredRun) -> None:
-    assert said in Reader(page_of(run, verdict=verdict, stopped_because="segment_ended")).text
+def test_equivalent_says_more_than_its_segment_only_where_the_interval_does(
+    interval: tuple[float, float] | None, said: str, run: StoredRun
+) -> None:
+    verdict = {**run.report["levels"]["verdict"], "interval": interval or (-1.0, 1.0)}
+    page = page_of(run, verdict="equivalent", levels={**run.report["levels"], "verdict": verdict})
+    assert said in Reader(page).text
 
 
 def test_an_earlier_run_stands_beside_this_one(run: StoredRun) -> None:
