@@ -28,7 +28,7 @@ from driftline.examples.renewals.app import app as renewals
 from driftline.log import AppTopics, Coordinates, KafkaReader, Outgoing, Settings, TopicAdmin, TransactionalWriter
 from driftline.log.tail import TopicTail
 from driftline.schemas import Codec, KafkaUnreachable, Registry, UsageError
-from driftline.schemas.control import Kill, Throttle
+from driftline.schemas.control import Kill, SpineCut, Throttle
 
 pytestmark = pytest.mark.integration
 
@@ -68,7 +68,7 @@ Put = Callable[..., Coordinates]
 
 @pytest.fixture
 def put(cluster: Settings, app: App, codec: Codec) -> Put:
-    def put(value: Kill | Throttle, id_: str = "0") -> Coordinates:
+    def put(value: Kill | Throttle | SpineCut, id_: str = "0") -> Coordinates:
         return write_setting(make_setting(value, "because", "ana", AT), app.topics, cluster, codec, id_)
 
     return put
@@ -222,6 +222,32 @@ def test_what_is_in_force_is_shown_with_its_reason(cli: Cli, app: App) -> None:
     assert said(cli("control", app.name)) == f"{app.name}: not killed\n{app.name}: no throttle\n"
     killed = said(cli("kill", app.name, "--reason", "discounts run away"))
     assert said(cli("control", app.name)) == f"{killed}{app.name}: no throttle\n"
+
+
+CUT = SpineCut(spine="state-machine", rows_version="1/1", offsets={"1": 7, "0": 12}, machine_hash="abc")
+
+
+def test_the_spine_of_a_log_is_shown_with_where_it_begins_and_who_said_so(cli: Cli, app: App, put: Put) -> None:
+    at = put(CUT)
+    shown = said(cli("control", app.name)).splitlines()[-1]
+    places = f"{app.name}.events[0]@12, {app.name}.events[1]@7"
+    said_so = f"since {at} by ana at 2026-11-21T05:00:00.000Z: because"
+    assert shown == f"{app.name}: on the state-machine spine from {places}, {said_so}"
+    told = json.loads(said(cli("control", app.name, "--json")))
+    assert told["spine"] == "state-machine"
+    assert told["settings"]["spine"] == {
+        "value": CUT.model_dump(),
+        "reason": "because",
+        "by": "ana",
+        "at": "2026-11-21T05:00:00.000Z",
+        "offset": at.offset,
+    }
+
+
+def test_a_spine_that_was_taken_back_is_shown_without_places(cli: Cli, app: App, put: Put) -> None:
+    at = put(CUT.model_copy(update={"spine": "event-log"}))
+    shown = said(cli("control", app.name)).splitlines()[-1]
+    assert shown.startswith(f"{app.name}: on the event-log spine, since {at} by ana")
 
 
 def test_what_is_in_force_is_json_for_scripts(cli: Cli, app: App) -> None:

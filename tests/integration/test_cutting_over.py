@@ -13,6 +13,7 @@ import pytest
 
 from driftline.consumers import Answer, App, Boundary, Fold, Machine, Prompt, ProposalRequest, Transition
 from driftline.consumers import cutting_over as cutting_over_module
+from driftline.consumers.control import make_setting, write_setting
 from driftline.consumers.cutting_over import CutOver, SeededPartition
 from driftline.consumers.prepare import prepare
 from driftline.consumers.rows import Row, Rows
@@ -28,8 +29,9 @@ NOON = datetime(2026, 7, 1, 12, tzinfo=UTC)
 WORKFLOWS = 12
 
 
-def table(offered: str = "offered", version: str = "1") -> Machine:
+def table(offered: str = "offered", version: str = "1", more: Sequence[Transition] = ()) -> Machine:
     moves = [
+        *more,
         Transition("init", "desk.Asked", "open"),
         Transition("open", "desk.Offered", offered),
         Transition(offered, "approve", "closed"),
@@ -198,7 +200,8 @@ def test_an_event_that_was_decided_on_while_rows_were_built_lets_nothing_be_writ
     ("other", "told"),
     [
         (table(version="2"), r"rows of version 1/1, and this app's are of version 2/1; .*upgrades"),
-        (table(offered="sent"), r"rows in the state offered, which this app's table does not have"),
+        (table(offered="sent"), r"another transition table of the same version; .*give this one another version"),
+        (table(more=[Transition("open", "close", "closed")]), r"another transition table of the same version"),
     ],
 )
 def test_another_table_is_not_taken_for_the_one_that_a_log_was_cut_over_with(
@@ -209,6 +212,48 @@ def test_another_table_is_not_taken_for_the_one_that_a_log_was_cut_over_with(
     with pytest.raises(UsageError, match=told):
         cut_over(replace(machine, machine=other), cluster).run("mara", NOON)
     assert rows(machine, cluster) == before
+
+
+def test_a_log_whose_cut_over_tells_no_tables_hash_is_held_against_the_states_of_its_rows(
+    cluster: Settings, machine: App
+) -> None:
+    cut = cut_over(machine, cluster).run("mara", NOON)
+    setting = make_setting(cut.model_copy(update={"machine_hash": ""}), "", "mara", NOON)
+    write_setting(setting, machine.topics, cluster, codec_of(machine, cluster), "old")
+    other = replace(machine, machine=table(offered="sent"))
+    with pytest.raises(UsageError, match=r"rows in the state offered, which this app's table does not have"):
+        cut_over(other, cluster).run("mara", NOON)
+
+
+def test_another_table_is_not_run_for_the_one_that_a_log_was_cut_over_with(cluster: Settings, machine: App) -> None:
+    cut_over(machine, cluster).run("mara", NOON)
+    other = replace(machine, machine=table(more=[Transition("open", "close", "closed")]))
+    with pytest.raises(UsageError, match=r"since .*\.events.* another transition table of the same version"):
+        run(other, cluster)
+    run(machine, cluster)
+
+
+def test_another_table_is_not_run_for_the_one_that_a_log_began_with(cluster: Settings, machine: App) -> None:
+    born = replace(machine, name=f"{machine.name}-born")
+    prepare(born, cluster)
+    run(born, cluster)
+    other = replace(born, machine=table(more=[Transition("open", "close", "closed")]))
+    with pytest.raises(UsageError, match=r"since its first start .*another transition table of the same version"):
+        run(other, cluster)
+    run(replace(other, machine=replace(other.require_machine(), version="2")), cluster)
+
+
+def test_what_an_outsider_said_for_a_boundary_makes_no_row_of_a_state_machine(
+    cluster: Settings, event_log: App, machine: App
+) -> None:
+    publish(event_log, cluster, "desk.Offered", {"text": "95 %"})
+    run(event_log, cluster)
+    assert {row.data["seen"] for row in rows(event_log, cluster).values()} == {3}, "on the event log it is a fact"
+    cut_over(machine, cluster).run("mara", NOON)
+    assert {row.data["seen"] for row in rows(machine, cluster).values()} == {2}
+    publish(machine, cluster, "desk.Offered", {"text": "95 %"})
+    run(machine, cluster)
+    assert states(machine, cluster) == {("offered", 2)}
 
 
 def test_who_runs_a_state_machine_on_an_event_log_is_told_a_command_that_can_be_typed(

@@ -124,3 +124,12 @@ def test_the_cut_over_of_an_app_that_was_born_on_a_state_machine_says_that_there
     said = ended(start("migrate", "cut-over", born.name, "--by", "mara"), code=0)
     assert f"{born.name} is on the state-machine spine since its first start: there is nothing to cut over" in said
     assert written(born, cluster) == before
+
+
+def test_control_shows_the_spine_that_a_log_began_on_and_who_began_it(
+    cluster: Settings, born: App, start: Start
+) -> None:
+    runtime(born, cluster).run(until_end=True)
+    said = ended(start("control", born.name), code=0)
+    assert f"{born.name}: on the state-machine spine, since {born.name}.control[0]@0 by " in said
+    assert said.endswith(": the log's first start\n")

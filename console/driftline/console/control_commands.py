@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from driftline.consumers.app import App
     from driftline.consumers.control import Controls, ControlState, InForce
     from driftline.log import Settings
-    from driftline.schemas.control import ControlSetting, Kill, Throttle
+    from driftline.schemas.control import ControlSetting, Kill, SpineCut, Throttle
 
 KILL_EXAMPLE = "Example: driftline kill renewals --reason 'discounts run away'"
 RESUME_EXAMPLE = "Example: driftline resume renewals --reason 'the policy is mended'"
@@ -75,11 +75,11 @@ def control(
     app: AppName,
     as_json: Annotated[bool, typer.Option("--json", help="Print as one JSON object.")] = False,
 ) -> None:
-    """Show what is in force for an app, since when, and who said so."""
+    """Show what is in force for an app, since when, and who said so; its spine where it was set."""
     from driftline.console.common import out, say
     from driftline.consumers.control import read_controls
     from driftline.log import KafkaReader, load_settings
-    from driftline.schemas.control import KILL, THROTTLE
+    from driftline.schemas.control import KILL, SPINE, THROTTLE
 
     settings = load_settings()
     found = _controlled(app, settings)
@@ -92,6 +92,9 @@ def control(
         held = controls.in_force.get(name)
         since = "" if held is None else _since(held.setting, str(held.at))
         say(f"{found.name}: {_what(name, controls.state)}{since}")
+    cut, held = controls.state.spine, controls.in_force.get(SPINE)
+    if cut is not None and held is not None:
+        say(f"{found.name}: {_spine(found, cut)}{_since(held.setting, str(held.at))}")
 
 
 def control_data(app: str, controls: Controls) -> dict[str, Any]:
@@ -173,6 +176,15 @@ def _what(name: str, state: ControlState) -> str:
         *([] if in_flight is None else [f"{in_flight} in flight"]),
     ]
     return f"at most {' and '.join(limits)} per process" if limits else "no throttle"
+
+
+def _spine(app: App, cut: SpineCut) -> str:
+    """Which spine the log has, and from where on where it was cut over."""
+    from driftline.consumers.cutting_over import cut_places
+    from driftline.schemas.control import STATE_MACHINE
+
+    places = cut_places(app, cut) if cut.spine == STATE_MACHINE else ""  # one that was taken back has some too
+    return f"on the {cut.spine} spine{places and f' from {places}'}"
 
 
 def _since(setting: ControlSetting, at: str) -> str:

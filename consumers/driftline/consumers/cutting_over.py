@@ -13,7 +13,7 @@ from driftline.consumers.machine_rows import ANSWERS
 from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Row, Rows, row_record
 from driftline.consumers.sources import is_own
-from driftline.consumers.spine import is_stray
+from driftline.consumers.spine import StateMachine, is_stray
 from driftline.consumers.stopped import require_stopped, standing_of
 from driftline.log import (
     CommitRefused,
@@ -66,7 +66,8 @@ class CutOver:
     """Moves one app's log to the state-machine spine. The app's processes must have stopped.
 
     Rows are what the log folds to: each event that was decided on, in log order, moves its workflow's row by the
-    transition table. Events that a boundary committed count where they lie, as the event log had it.
+    transition table. Events that a boundary committed count where they lie, as the event log had it; what only a
+    boundary may commit and another source said counts nowhere, as on the state machine.
 
     Args:
         app: On the state-machine spine.
@@ -153,6 +154,7 @@ class CutOver:
             rows_version=_version(self._app),
             offsets={str(one.partition): one.offset for one in seeded},
             rows_hash=rows_hash(seeded),
+            machine_hash=self._app.require_machine().hash,
         )
         self._require_first(writer)
         self._require_unmoved(seeded)
@@ -194,14 +196,14 @@ class CutOver:
         standing = standing_of(self._app, self._settings, partition)
         self._restorer.checked(partition, standing)
         self._require_read(partition, standing)
-        rows, times_ms = Rows(self._app.row_fold), {}
+        rows, times_ms, spine = Rows(self._app.row_fold), dict[bytes, int](), StateMachine(self._app)
         dead = self._restorer.dead(partition)
         span = Span(self._app.topics.events, {partition: (0, standing.end)})
         for record in self._reader.read(span):
             if not standing.is_finished(record.at.offset) or record.at.offset in dead:
                 continue
             key, event = record.key or b"", to_event(record, self._codec)
-            if event.record in _NOT_OF_ROWS or is_stray(self._app, rows.get(key), event):
+            if event.record in _NOT_OF_ROWS or is_stray(self._app, rows.get(key), event) or spine.is_ungated(event):
                 continue
             rows.keep(key, rows.fold(key, event, record.at.offset))
             times_ms[key] = record.timestamp_ms
@@ -257,6 +259,7 @@ class CutOver:
                 f"{cut.rows_version}, and this app's are of version {version}; a log is cut over once",
                 "a running app brings rows to a new version by its Fold(..., upgrades=...)",
             )
+        _require_same_table(self._app, cut)
         machine = self._app.require_machine()
         partitions = self._reader.span(self._app.topics.state).ranges
         held = (row for partition in partitions for _, row in self.stored(partition).items())
@@ -276,8 +279,13 @@ def rows_hash(seeded: Sequence[SeededPartition]) -> str:
 
 def cut_since(app: App, cut: SpineCut) -> str:
     """Since when an app's log has its spine, in words."""
+    return f"since {cut_places(app, cut) or 'its first start'}"
+
+
+def cut_places(app: App, cut: SpineCut) -> str:
+    """The first place of each partition that is decided on the spine; empty where the log began on it."""
     places = [Coordinates(app.topics.events, int(partition), offset) for partition, offset in cut.offsets.items()]
-    return f"since {', '.join(map(str, sorted(places))) or 'its first start'}"
+    return ", ".join(map(str, sorted(places)))
 
 
 def require_spine(app: App, cut: SpineCut | None, used: bool) -> SpineCut | None:
@@ -289,23 +297,29 @@ def require_spine(app: App, cut: SpineCut | None, used: bool) -> SpineCut | None
         used: Whether anything was decided on the log, or rows were written.
 
     Raises:
-        UsageError: The log has the other spine.
+        UsageError: The log has the other spine, or another transition table under the same version.
     """
     require_same_spine(app, cut)
     if app.machine is None or cut is not None:
         return None
     if used:
         require_same_spine(app, SpineCut(spine=EVENT_LOG, rows_version="", offsets={}))
-    return SpineCut(spine=STATE_MACHINE, rows_version=_version(app), offsets={})
+    return SpineCut(spine=STATE_MACHINE, rows_version=_version(app), offsets={}, machine_hash=app.machine.hash)
 
 
 def require_same_spine(app: App, cut: SpineCut | None) -> None:
     """Prove that what the control topic says of a log's spine, if anything, is what an app has.
 
+    Not guaranteed: that another table is known for one once rows have got a new version. What the log began with is
+    on the control topic, and nothing of later tables.
+
     Raises:
-        UsageError: It is the other one.
+        UsageError: It is the other one, or has another transition table under the same version.
     """
-    if cut is None or cut.spine == app.spine:
+    if cut is None:
+        return
+    if cut.spine == app.spine:
+        _require_same_table(app, cut)
         return
     if app.machine is None:
         raise UsageError(
@@ -317,6 +331,19 @@ def require_same_spine(app: App, cut: SpineCut | None) -> None:
         "`driftline migrate cut-over MODULE:ATTRIBUTE --by NAME` moves it over; MODULE:ATTRIBUTE is the app with its "
         "transition table",
     )
+
+
+def _require_same_table(app: App, cut: SpineCut) -> None:
+    """The version of rows names one table; of a log that tells no table's hash, any is taken for it."""
+    if app.machine is None or not cut.machine_hash or cut.rows_version != _version(app):
+        return
+    if cut.machine_hash != app.machine.hash:
+        raise UsageError(
+            f"the log of {app.name} is on the state-machine spine {cut_since(app, cut)} with rows of version "
+            f"{cut.rows_version}, and this app has another transition table of the same version",
+            "run it with the table that the log began with, or give this one another version: Machine(..., "
+            f"version=...) and Fold(..., upgrades={{{cut.rows_version!r}: function}})",
+        )
 
 
 def _version(app: App) -> str:

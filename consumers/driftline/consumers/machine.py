@@ -5,6 +5,7 @@ Declared in code, checked when the app is made, drawn as a Mermaid diagram. It k
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,6 +16,24 @@ from driftline.schemas import UsageError, canonical_json, content_hash
 ANY_STATE = "*"
 """As the source of a transition: every state that is not terminal and has no transition of its own on the trigger."""
 TIMER_PREFIX = "timer:"
+_MERMAID_WORDS = frozenset(
+    {
+        "accdescr",
+        "acctitle",
+        "class",
+        "classdef",
+        "click",
+        "default",
+        "direction",
+        "end",
+        "href",
+        "note",
+        "scale",
+        "state",
+        "style",
+    }
+)
+"""What a state of a Mermaid diagram cannot be called, in lower case."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +81,8 @@ class Machine:
         terminal: States that nothing leads out of.
         transitions: What is legal; at most one target for a state and a trigger.
         timers: What fires by event time.
-        version: Raise it when the meaning of a state or a transition changes.
+        version: Raise it when the table changes, or what a state or a transition means. A log whose rows are of one
+            version takes no other table of that version.
 
     Raises:
         UsageError: A state cannot be reached or cannot reach a terminal one, there is no terminal one, or the table
@@ -150,14 +170,19 @@ class Machine:
             )
 
     def mermaid(self) -> str:
-        """The table as a Mermaid state diagram (`stateDiagram-v2`), one arrow a pair of states."""
-        lines = ["stateDiagram-v2", f"    [*] --> {self.initial}"]
+        """The table as a Mermaid state diagram (`stateDiagram-v2`), one arrow a pair of states.
+
+        A state whose name Mermaid does not take for one stands there as `s0`, `s1` and so on, and shows its name.
+        """
+        ids = {state: state if _is_mermaid_name(state) else f"s{n}" for n, state in enumerate(self.states)}
+        named = [f'    state "{_escaped(state)}" as {id_}' for state, id_ in ids.items() if id_ != state]
+        lines = ["stateDiagram-v2", *named, f"    [*] --> {ids[self.initial]}"]
         arrows: dict[tuple[str, str], list[str]] = {}
         for state, moves in self.table.items():
             for trigger, target in moves.items():
-                arrows.setdefault((state, target), []).append(trigger.rpartition(".")[2])
+                arrows.setdefault((ids[state], ids[target]), []).append(_escaped(trigger.rpartition(".")[2]))
         lines += [f"    {source} --> {target}: {', '.join(names)}" for (source, target), names in arrows.items()]
-        lines += [f"    {state} --> [*]" for state in self.terminal]
+        lines += [f"    {ids[state]} --> [*]" for state in self.terminal]
         return "\n".join(lines) + "\n"
 
     def _problems(self) -> Iterator[str]:
@@ -216,3 +241,14 @@ class Machine:
                     found.add(target)
                     waiting.append(target)
         return found
+
+
+def _is_mermaid_name(state: str) -> bool:
+    """Whether a state can stand in a diagram under its own name, and is none of those that are given there."""
+    plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", state) and not re.fullmatch(r"s[0-9]+", state)
+    return bool(plain) and state.lower() not in _MERMAID_WORDS
+
+
+def _escaped(text: str) -> str:
+    """Text as Mermaid shows it, whatever its characters mean in a diagram: `timer:expiry` as `timer#58;expiry`."""
+    return re.sub(r"[^\w ./-]", lambda found: f"#{ord(found[0])};", text)

@@ -21,6 +21,8 @@ ACCEPTED = TRANSITION_ACCEPTED
 """Name in a row's data: the requests that moved it last, oldest first, by which a repeat is known."""
 ACCEPTED_KEPT = 3
 RULE_ID = "state-machine"
+OWN_SOURCES = "driftline:"
+"""What the sources of all that driftline commits itself begin with."""
 
 
 def state_of(machine: Machine, data: Mapping[str, Any]) -> str:
@@ -153,4 +155,23 @@ def stale(expected: int, version: int) -> Rejection:
         rule_version="1",
         retryable=True,
         message=f"the row is at version {version}: look at it and ask again",
+    )
+
+
+def unsigned(by: str) -> Rejection | None:
+    """The rejection of a request that nobody answers for; None where somebody does.
+
+    Nobody is an empty name, and one of driftline's own sources: what it commits itself it asks nobody for.
+    """
+    if by.strip() and not by.startswith(OWN_SOURCES):
+        return None
+    return Rejection(
+        code=RejectionCode.POLICY_VIOLATION,
+        path="/by",
+        expected="a person or a system",
+        actual=by,
+        rule_id=RULE_ID,
+        rule_version="1",
+        retryable=True,
+        message=f"a request by {by!r} is nobody's: name who asks",
     )

@@ -13,14 +13,23 @@ from typing import Protocol
 
 from driftline.consumers.app import App
 from driftline.consumers.machine import TIMER_PREFIX
-from driftline.consumers.machine_rows import ANSWERS, accepted_before, illegal, stale, state_of, without_memory
+from driftline.consumers.machine_rows import (
+    ANSWERS,
+    accepted_before,
+    illegal,
+    stale,
+    state_of,
+    unsigned,
+    without_memory,
+)
 from driftline.consumers.row_timers import DueTimer
 from driftline.consumers.rows import Row, Rows
-from driftline.consumers.sources import SPINE, TIMER, is_own, source_of
+from driftline.consumers.sources import EFFECTOR, SPINE, TIMER, is_own, source_of
 from driftline.schemas import Event, Rejection, canonical_json
 from driftline.schemas.ids import derive_id
 from driftline.schemas.names import (
     CLOCK_TICKED,
+    ESCALATED,
     TIMER_FIRED,
     TRANSITION_ACCEPTED,
     TRANSITION_REJECTED,
@@ -98,7 +107,9 @@ class StateMachine:
     What the app has committed itself, told by its source, is in the row already and is passed over. So it is with
     what says that it is the app and is not: the source of an event is proved by nobody. Who may write to the events
     topic must be trusted with it, or be kept from it by the broker (ACLs). What only the spine says (that a timer
-    fired, that a request was accepted) moves nothing where another source says it.
+    fired, that a request was accepted) moves nothing where another source says it, and is not decided. Nor is what a
+    boundary proposes, `driftline.Escalated` included: no policy has seen it. An app that takes such a record from
+    outside too lists it among its facts.
 
     Words of the table are asked for, and nothing else: a fact has happened or has not, and what a boundary proposes,
     asked for, would come past its policy.
@@ -111,6 +122,13 @@ class StateMachine:
 
     def __init__(self, app: App) -> None:
         self._app = app
+        proposed = {record for boundary in app.boundaries for record in boundary.proposes}
+        self._gated = frozenset({*proposed, ESCALATED} - set(app.facts))
+        self._reports = frozenset(
+            (record, source_of(app.name, f"{EFFECTOR}/{effector.name}"))
+            for effector in app.effectors
+            for record in effector.results
+        )
 
     def take(self, rows: Rows, key: bytes, event: Event, offset: int) -> Taken:
         """Let a fact move the row; answer who asks for a transition; pass over what is in the row already.
@@ -125,9 +143,15 @@ class StateMachine:
             return Taken(before, moved=False)
         if event.record == TRANSITION_REQUESTED:
             return self._requested(rows, before, event, offset)
-        if event.record in ANSWERS or is_stray(self._app, before, event):
+        if event.record in ANSWERS or is_stray(self._app, before, event) or self.is_ungated(event):
             return Taken(before, moved=False, decides=False)
         return Taken(rows.fold_on(before, event, offset), moved=True)
+
+    def is_ungated(self, event: Event) -> bool:
+        """Whether an event says what a boundary of the app alone may, and its source is none."""
+        if event.record not in self._gated or is_own(self._app.name, event.source):
+            return False
+        return (event.record, event.source) not in self._reports
 
     def settle(self, rows: Rows, row: Row | None, committed: Sequence[Event], offset: int) -> Row | None:
         """The row with everything in it that is committed with it."""
@@ -163,6 +187,9 @@ class StateMachine:
         return _answer(self._app, event, TRANSITION_ACCEPTED, data)
 
     def _refusal(self, row: Row | None, event: Event) -> Rejection | None:
+        nobody = unsigned(event.data["by"])
+        if nobody is not None:
+            return nobody
         version = 0 if row is None else row.version
         if version != event.data["expected_version"]:
             return stale(event.data["expected_version"], version)

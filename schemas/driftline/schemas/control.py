@@ -67,3 +67,5 @@ class SpineCut(_Value):
     """
     rows_hash: str = ""
     """Hash of the rows that it began with; empty where it began with none."""
+    machine_hash: str = ""
+    """Hash of the transition table that it began with; empty where it was not written down."""

@@ -31,7 +31,7 @@ class TransitionRequested(Logged):
     expected_version: int
     """Version of the row that was seen; at any other the request is stale."""
     by: Quoted
-    """Who asks: the audit trail."""
+    """Who asks: the audit trail. Refused where it is empty or begins as driftline's own sources do."""
     reason: Quoted = ""
     """Why, for people; may be empty."""
 
@@ -65,7 +65,7 @@ class TransitionRejected(Logged):
     by: Quoted
     """Who asked."""
     rejection: str
-    """Canonical JSON of the `Rejection`: `stale_version` or `illegal_transition`."""
+    """Canonical JSON of the `Rejection`: `stale_version`, `illegal_transition`, or `policy_violation` of who asks."""
     state: str | None
     """State of the row as it stands; null where there is no row."""
     version: int

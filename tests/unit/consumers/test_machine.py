@@ -103,6 +103,29 @@ def test_the_diagram_has_an_arrow_a_pair_of_states_and_says_where_it_begins_and_
     assert {"    closed --> [*]", "    expired --> [*]"} <= set(lines)
 
 
+def test_a_trigger_with_a_colon_in_it_is_drawn_so_that_mermaid_reads_it() -> None:
+    assert "    offered --> expired: timer#58;expiry" in machine().mermaid().splitlines()
+
+
+def test_what_means_something_to_mermaid_is_escaped_in_labels() -> None:
+    odd = machine(Transition("offered", 'pay; "now" #1', "expired"))
+    assert "timer#58;expiry, pay#59; #34;now#34; #35;1" in odd.mermaid()
+
+
+@pytest.mark.parametrize("name", ["in-review", "in review", "state", "End", "größe", "s0", "a:b"])
+def test_a_state_whose_name_mermaid_does_not_take_for_one_is_drawn_under_another_and_shows_its_own(name: str) -> None:
+    moves = [Transition("init", "shop.Asked", name), Transition(name, "approve", "closed")]
+    lines = Machine("init", ["closed"], moves).mermaid().splitlines()
+    assert lines == [
+        "stateDiagram-v2",
+        f'    state "{name.replace(":", "#58;")}" as s1',
+        "    [*] --> init",
+        "    init --> s1: Asked",
+        "    s1 --> closed: approve",
+        "    closed --> [*]",
+    ]
+
+
 def test_the_hash_is_of_the_meaning_and_not_of_the_order_in_which_it_is_written() -> None:
     other = Machine("init", ["expired", "closed"], tuple(reversed(LIFE)), (EXPIRY,))
     assert other.hash == machine().hash
