@@ -17,6 +17,7 @@ from driftline.console.log_commands import alert_line
 from driftline.console.main import app as command
 from driftline.consumers import App, Fold
 from driftline.consumers.artifacts import read_artifacts
+from driftline.consumers.control import make_setting, write_setting
 from driftline.consumers.prepare import prepare
 from driftline.consumers.runtime import Runtime
 from driftline.examples.renewals.app import app as renewals
@@ -33,6 +34,7 @@ from driftline.replay.testing import OwnModels
 from driftline.replay.workflows import load_workflows
 from driftline.schemas import Codec, Event, MigrationAlert, Registry, to_json_data
 from driftline.schemas.cloudevents import from_headers
+from driftline.schemas.control import STATE_MACHINE, SpineCut
 
 pytestmark = pytest.mark.integration
 
@@ -195,6 +197,19 @@ def test_the_same_evidence_raises_the_same_alert_once(
     first, second = advise(app)[1], advise(app)[1]
     assert first["alert"] == second["alert"] is not None
     assert len(alerts_of(app, cluster)) == 1
+
+
+def test_a_log_that_was_cut_over_is_told_so_and_raises_no_alert(
+    live: Callable[[Sequence[Event]], App], cluster: Settings
+) -> None:
+    app = live(waiting())
+    cut = SpineCut(spine=STATE_MACHINE, rows_version="1", offsets={"0": 7}, rows_hash="rows")
+    codec = Codec(Registry(cluster.require_registry()), app.contracts)
+    write_setting(make_setting(cut, "cut over", "mara", NOON), app.topics, cluster, codec, "moved")
+    code, told = advise(app)
+    assert (code, told["conclusion"], told["alert"]) == (0, "moved", None)
+    assert told["since"] == {"offsets": {"0": 7}, "by": "mara", "at": "2026-10-01T12:00:00.000Z"}
+    assert alerts_of(app, cluster) == []
 
 
 def test_workflows_of_one_event_never_end_in_an_alert(

@@ -34,8 +34,9 @@ def diagnose(
     """Ask what the baseline passed and the candidate failed once more under both, and compare in pairs.
 
     A batch that failed once passes in part when it is run again, with no change at all: to re-run it on the old
-    model alone proves nothing. Where the candidate changes model and prompt, each is tried alone too. Exits 0 not the
-    model, 1 candidate, 2 usage, 3 unreachable, 4 unknown. The same command goes on where it stopped.
+    model alone proves nothing. Where the candidate changes several of model, prompt and parameters, each is tried
+    alone too, at a call more a decision and repeat. Exits 0 not the model, 1 candidate, 2 usage, 3 unreachable, 4
+    unknown. The same command goes on where it stopped.
     """
     from driftline.console.common import out, say
     from driftline.console.diagnose_run import FILE, TOO_SMALL, DiagnosisRequest, run_diagnosis
@@ -67,16 +68,19 @@ def diagnose(
 
 def _print(data: Mapping[str, Any]) -> None:
     from driftline.console.common import out, say
-    from driftline.replay.wording import cost_text, e_text
+    from driftline.replay.wording import candidate_text, cost_text, e_text
 
     out.print(data["conclusion"].upper(), style=STYLES[data["conclusion"]], end="")
-    say(f"  {data['baseline']} → {data['candidate']}, run {data['run_id']}")
+    say(f"  {data['baseline']} → {candidate_text(data)}, run {data['run_id']}")
     say(f"  {data['reason']}")
     decisions = "1 decision" if data["batch"] == 1 else f"{data['batch']} decisions"
     say(f"  {decisions} failed that the baseline passes; {_asked(data)}")
     after = f" after {data['alarm_after']} decisions" if data["alarm_after"] else ""
     say(f"  evidence e = {e_text(data['e_value'])} (alarm at {1 / data['alpha']:.0f}){after}")
     say(f"  cause: {data['cause']['name']}: {data['cause']['reason']}")
+    for name, part in data["parts"].items():
+        if part["conclusion"] == "unknown" and data["conclusion"] == "candidate":
+            say(f"  {name} alone: {part['reason']}")
     say(f"  advice: {data['advice']['name'] or 'none'}: {'; '.join(data['advice']['reasons'])}")
     spent = f"{data['overspent_calls']} overspent, {cost_text(data['cost_usd'])}, coverage {data['coverage']:.0%}"
     calls = f"{data['paid_calls']} calls, {data['from_ledger']} of them from the ledger"
@@ -93,7 +97,7 @@ def _asked(data: Mapping[str, Any]) -> str:
     times = "once" if data["repeats"] == 1 else f"{data['repeats']} times"
     few = "; so few that the alarm speaks of them alone" if data["by_repeat"] else ""
     were = "was" if data["events"] == 1 else "were"
-    return f"{data['events']} of them {were} asked afresh, {times} under each arm{few}"
+    return f"{data['events']} of them {were} asked afresh, {times} under each of {len(data['passed'])} arms{few}"
 
 
 def _arms(data: Mapping[str, Any]) -> Table:

@@ -78,7 +78,7 @@ def run_diagnosis(request: DiagnosisRequest) -> tuple[DiagnosisResult, Mapping[s
     )
     _check(asked, opened, request.allow_unpriced)
     result = _ask_all(asked, opened)
-    arms = {name: request.report[name] for name in ("app", "baseline", "candidate")}
+    arms = {name: request.report.get(name) for name in ("app", "baseline", "candidate", "tried")}
     data = {**arms, "alpha": limits.alpha, "delta": limits.delta, **diagnosis_data(result)}
     if result.stopped_because != TOO_SMALL or not (folder / FILE).exists():
         write_json(folder / FILE, data)

@@ -168,15 +168,26 @@ def alert_line(alert: dict[str, Any]) -> str:
     match alert["kind"]:
         case "ReplayCompleted":
             paid = f"{alert['paid_calls']} paid calls  e = {alert['e_value']:.3g}"
-            return f"{head}  {alert['candidate']['model']}  {alert['verdict']}  {paid}"
+            return f"{head}  {alert['mode']}  {_candidate(alert)}  {alert['verdict']}  {paid}"
         case "DivergenceAlert":
-            return f"{head}  {alert['candidate']['model']}  {_evidence(alert)}"
+            return f"{head}  {_candidate(alert)}  {_evidence(alert)}"
         case "EnvironmentDriftAlert":
             return f"{head}  {alert['incumbent']['model']} against the log  {_evidence(alert)}"
         case "MigrationAlert":
             runs = ", ".join(f"{run['candidate']} ({run['run_id']})" for run in alert["runs"])
             return f"{head}  {', '.join(alert['boundaries'])}  P3 to P5  recurs by {alert['recurs_by']}: {runs}"
     return head
+
+
+def _candidate(alert: dict[str, Any]) -> str:
+    """The candidate as the metrics name it: the same label finds its alert and its series."""
+    from driftline.console.exporting.board import candidate_label
+    from driftline.schemas import ArmRef
+
+    def arm(name: str) -> ArmRef:
+        return ArmRef(**{field: value for field, value in alert[name].items() if field in ArmRef.model_fields})
+
+    return candidate_label(arm("baseline"), arm("candidate"))
 
 
 def _evidence(alert: dict[str, Any]) -> str:

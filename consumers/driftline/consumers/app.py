@@ -32,8 +32,8 @@ class App:
         name: Prefix of its topics.
         boundaries: What it decides; no two of them on one event type.
         schemas: Folder of its `.avsc` files, `<record name>/<version>.avsc`.
-        facts: Record names of the events that come from outside. On the state machine a record that a boundary proposes
-            is taken from outside only where it stands here too.
+        facts: Record names of the events that come from outside. On the state machine a record that a boundary
+            proposes is taken from outside only where it stands here too.
         fold: How facts become rows; None keeps no row.
         spine: `event-log` (P3): the row is a cache of the fold. `state-machine` (P5): the row is the truth.
         machine: The transition table of the state-machine spine.

@@ -171,7 +171,7 @@ class Cause:
     """Which part of a candidate that changes several is why the batch fails.
 
     Attributes:
-        name: The part, both joined by `and`, or `unknown`.
+        name: The part, several joined by `and`, or `unknown`.
         reason: One sentence.
     """
 
@@ -191,18 +191,27 @@ def cause_of(whole: Diagnosis, parts: Sequence[tuple[str, Diagnosis]]) -> Cause:
     if whole.conclusion != "candidate":
         return Cause("unknown", "the candidate as a whole is not shown to be why the batch fails")
     names = [name for name, _ in parts]
+    if not names:
+        return Cause("unknown", "the candidate asks these decisions exactly as the incumbent does")
     if len(parts) == 1:
-        return Cause(names[0], f"the {names[0]} is all that the candidate changes")
+        return Cause(names[0], f"{_verb(names[0], 'is', 'are')} all that the candidate changes")
     guilty = [name for name, part in parts if part.conclusion == "candidate"]
     if len(guilty) == len(parts):
         return Cause(" and ".join(names), "each of them alone makes the batch fail")
     if guilty:
+        alone = "each of them alone makes" if len(guilty) > 1 else _verb(guilty[0], "alone makes", "alone make")
         others = ", ".join(f"the {name} alone: {part.conclusion}" for name, part in parts if name not in guilty)
         others = others.replace("not the model", "not the cause")
-        return Cause(" and ".join(guilty), f"the {guilty[0]} alone makes the batch fail; {others}")
+        return Cause(" and ".join(guilty), f"{alone} the batch fail; {others}")
     if all(part.conclusion == "not the model" for _, part in parts):
-        return Cause(" and ".join(names), "only together do they make the batch fail, neither does alone")
-    return Cause("unknown", "neither part alone is shown to make the batch fail")
+        together = "only together do they make the batch fail, neither does alone"
+        several = "none of them alone makes the batch fail; which of them do together is not known"
+        return Cause(" and ".join(names), together if len(parts) == 2 else several)
+    return Cause("unknown", f"{'neither' if len(parts) == 2 else 'no'} part alone is shown to make the batch fail")
+
+
+def _verb(name: str, one: str, many: str) -> str:
+    return f"the {name} {many if name.endswith('s') else one}"
 
 
 @dataclass(frozen=True, slots=True)

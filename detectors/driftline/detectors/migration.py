@@ -27,9 +27,18 @@ DIVERGED = "diverged"
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """How much moved at one level: a mean paired change, or an excess of differing answers over the noise floor."""
+    """How much moved at one level: a mean paired change, or an excess of differing answers over the noise floor.
+
+    Over all decisions, or over those of a stratum that e-BH names: strata may move in opposite directions and cancel.
+    Of what is so named, a level of a stratum each, a share of at most alpha is expected not to have moved. Each
+    interval by itself misses with a chance of at most alpha.
+
+    Not guaranteed: that all intervals hold at once, or that the strata which are named for what they showed hold
+    theirs as often: of k effects one may miss with a chance of up to k times alpha.
+    """
 
     level: str
+    """`verdict` or `state`, and `of BOUNDARY/STREAM` where it is that of a stratum."""
     against: str
     """`incumbent` for A' against B, `log` for L against B."""
     change: float
@@ -46,11 +55,12 @@ class RunEvidence:
 
     Attributes:
         run_id: Of the run.
-        candidate: What was tried, in the words of the run.
+        candidate: What was tried, in the words of the run: model, prompt and parameters.
         environment: Verdict of the log against the incumbent today, L against A'.
         change: Verdict of the incumbent today against the candidate, A' against B.
         verdict: Verdict of the log against the candidate, L against B.
-        effects: At the verdict and state level, where there is an interval.
+        effects: At the verdict and state level, where there is an interval; all decisions first, then the strata
+            that are named.
         diagnosis: Conclusion of the failing batch, asked afresh under both models.
         diagnosis_e_value: Evidence of it.
         alpha: Bound on the false alarms of each test.
@@ -60,6 +70,8 @@ class RunEvidence:
         offsets: Per partition, first and last offset of the decisions.
         started_at: When its calls began.
         completed_at: When they had ended.
+        candidate_id: Equal where the same was tried, whatever its prompt's file was called; the words where empty.
+        stopped_early: Whether it read no further than its verdict took, so that its intervals are wide.
     """
 
     run_id: str
@@ -78,6 +90,13 @@ class RunEvidence:
     """Topic, partition, first, last."""
     started_at: datetime | None = None
     completed_at: datetime | None = None
+    candidate_id: str = ""
+    stopped_early: bool = False
+
+    @property
+    def tried(self) -> str:
+        """What tells it from another candidate."""
+        return self.candidate_id or self.candidate
 
     @property
     def cleared(self) -> Effect | None:
@@ -207,7 +226,7 @@ def recurrence_of(
     for one, other in combinations(sorted(confirmed, key=lambda run: run.window), 2):
         if disjoint(one, other):
             return Recurrence("windows", (one, other))
-        if one.candidate != other.candidate and _apart(one, other, answer_age_max_s):
+        if one.tried != other.tried and _apart(one, other, answer_age_max_s):
             return Recurrence("candidates", (one, other))
     if confirmed and has_end_date:
         return Recurrence("end_date", (max(confirmed, key=lambda run: run.window),))
@@ -246,7 +265,9 @@ def _unconfirmed(run: RunEvidence) -> list[str]:
     elif run.diagnosis != "candidate" or (run.diagnosis_e_value or 0.0) < 1.0 / run.alpha:
         missing.append("the failing batch, asked afresh under both models, does not show the candidate")
     if run.cleared is None:
-        missing.append(f"no interval at the verdict or state level clears ±{run.delta:g}")
+        where = "no interval at the verdict or state level, of all decisions or of a named stratum,"
+        mend = "; the run stopped early: repeat it with --estimate" if run.stopped_early else ""
+        missing.append(f"{where} clears ±{run.delta:g}{mend}")
     return missing
 
 

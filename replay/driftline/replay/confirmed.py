@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from typing import Any
 from driftline.detectors.migration import DIVERGED, Effect, RunEvidence
 from driftline.replay.levels import VERDICT
 from driftline.replay.store import DATABASE, query
-from driftline.schemas import BadInput
+from driftline.replay.wording import candidate_text
+from driftline.schemas import BadInput, canonical_json
 from driftline.schemas.cloudevents import parse_time
 
 DIAGNOSIS = "diagnosis.json"
@@ -22,6 +23,8 @@ FORM_LEVELS = ("bytes", "canonical")
 """What may move with no consequence for what is decided."""
 MODES = ("forced", "shadow")
 """In the others no verdict is given on decisions."""
+DECIDED = ("alarm", "equivalent")
+"""Why a run stops that could have read on."""
 
 _RUN = "SELECT report, completed_at, baseline_prompt_hash, candidate_prompt_hash FROM run"
 _SPAN = "SELECT min(event_time), max(event_time) FROM pairs"
@@ -90,7 +93,7 @@ def _read(path: Path, app: str) -> PastRun | None:
     started = (report.get("timings") or {}).get("started_at")
     evidence = RunEvidence(
         run_id=report["run_id"],
-        candidate=report["candidate"] + ("" if prompt == own_prompt else f" with prompt {str(prompt)[:12]}"),
+        candidate=_words(report, own_prompt, prompt),
         environment=environment,
         change=change,
         verdict=report["verdict"],
@@ -104,8 +107,16 @@ def _read(path: Path, app: str) -> PastRun | None:
         offsets=tuple(query(path, _OFFSETS)[1]),
         started_at=parse_time(started) if started else None,
         completed_at=_utc(completed_at),
+        candidate_id=canonical_json([report["candidate"], prompt, (report.get("tried") or {}).get("parameters", {})]),
+        stopped_early=report.get("stopped_because") in DECIDED and report["events"] == report["events_at_stop"],
     )
     return PastRun(evidence, report, report["baseline"], _advice(diagnosis))
+
+
+def _words(report: Mapping[str, Any], own_prompt: str, prompt: str) -> str:
+    """The candidate as the run names it; a run that did not say what it tried tells its prompt by the hash."""
+    unsaid = not report.get("tried") and prompt != own_prompt
+    return candidate_text(report) + (f" with prompt {str(prompt)[:12]}" if unsaid else "")
 
 
 def _diagnosis(path: Path, run_id: str) -> Mapping[str, Any]:
@@ -127,7 +138,10 @@ def _verdict(contrast: Any) -> str | None:
 
 
 def _effects(report: Mapping[str, Any], contrast: Any, environment: str | None) -> list[Effect]:
-    """A' against B first; L against B only where the environment is not shown to have moved between the two."""
+    """A' against B first; L against B only where the environment is not shown to have moved between the two.
+
+    The strata that e-BH names come last. Their evidence, at level alpha, is that of L against B.
+    """
     found = []
     if isinstance(contrast, Mapping):
         levels = contrast.get("levels")
@@ -135,7 +149,17 @@ def _effects(report: Mapping[str, Any], contrast: Any, environment: str | None) 
     if environment != DIVERGED:
         floor = (report.get("noise_floor") or {}).get("levels") or {}
         found += _of_levels(report["levels"], "log", floor)
+        found += [effect for one in report.get("strata") or () if one["named"] for effect in _of_stratum(one, report)]
     return found
+
+
+def _of_stratum(stratum: Mapping[str, Any], report: Mapping[str, Any]) -> list[Effect]:
+    """Of a named stratum at one level; none at a level that is no verdict and no state."""
+    strata = (report.get("noise_floor") or {}).get("strata") or ()
+    floor = {one["level"]: one for one in strata if one["stream"] == stratum["stream"]}
+    where = f" of {stratum['boundary']}/{stratum['stream']}"
+    found = _of_levels({stratum["level"]: stratum}, "log", floor)
+    return [replace(effect, level=effect.level + where) for effect in found]
 
 
 def _of_levels(levels: Mapping[str, Any], against: str, floor: Mapping[str, Any] | None) -> list[Effect]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
-from driftline.consumers.proposing import Answer, ProposalRequest, Proposer
-from driftline.detectors import FailingBatch, advise, cause_of
+from driftline.consumers.proposing import Answer, ProposalRequest, Proposer, ProposerFailure
+from driftline.detectors import Diagnosis, FailingBatch, advise, cause_of
 from driftline.detectors.diagnosis import events_to_alarm
 from driftline.replay.arms import Asking, judge_answer
 from driftline.replay.asker import oldest
-from driftline.replay.diagnosis_plan import ARMS_MAX, PURPOSE, Diagnosing, changed_parts, diagnosis_id, too_small
+from driftline.replay.diagnosis_plan import PURPOSE, REPLICATES_APART, Diagnosing, diagnosis_id, too_small
 from driftline.replay.diagnosis_result import CANDIDATE, INCUMBENT, DiagnosedDecision, DiagnosisResult, coverage_of
 from driftline.replay.harness import AHEAD_FACTOR
 from driftline.replay.ledger import AnswerKey, Ledger
@@ -24,7 +24,13 @@ from driftline.replay.levels import LOST
 from driftline.replay.result import COVERAGE_MIN
 from driftline.replay.rounds import Rounds, ask_on, rounds_of
 from driftline.replay.spending import Spending
+from driftline.schemas import UsageError
 from driftline.schemas.cloudevents import format_time
+
+WHOLE = (INCUMBENT, CANDIDATE)
+"""The arms that the conclusion rests on."""
+NOT_ASKED = Answer(None, ProposerFailure.PROVIDER_ERROR)
+"""Of a part that cannot be asked alone: a model may take only the parameters that the candidate gives it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +52,17 @@ class _Work:
     read: list[DiagnosedDecision] = field(default_factory=list)
     taken: int = 0
     from_ledger: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+    """Part to why it cannot be asked alone."""
 
     @property
     def alarmed(self) -> bool:
-        return all(test.alarmed for test in self.tests.values())
+        return all(test.alarmed for arm, test in self.tests.items() if arm not in self.refused)
+
+    @property
+    def made(self) -> dict[_Call, Answer]:
+        """The calls that were made or taken from the ledger."""
+        return {call: answer for call, answer in self.answers.items() if answer is not NOT_ASKED}
 
 
 class BatchDiagnosis:
@@ -87,7 +100,7 @@ class BatchDiagnosis:
             UsageError: A boundary or prompt is gone, or a model does not exist.
         """
         alpha, delta = self._asked.limits.alpha, self._asked.limits.delta
-        parts = [arm for arm in self._arms if arm not in (INCUMBENT, CANDIDATE)]
+        parts = [arm for arm in self._arms if arm not in WHOLE]
         few = self._asked.by_repeat
         tests = {arm: FailingBatch(alpha / len(parts), delta, few) for arm in parts}
         whole = FailingBatch(alpha, delta, few)
@@ -133,7 +146,7 @@ class BatchDiagnosis:
             rounds = self._rounds(call)
             known = rounds.carry(self._get())
             work.from_ledger += known is not None
-            answer = await self._pay(call, rounds) if known is None else known
+            answer = await self._pay(call, rounds, work) if known is None else known
             if answer is None:
                 work.room.release()
             else:
@@ -143,14 +156,26 @@ class BatchDiagnosis:
             if known is not None:
                 await asyncio.sleep(0)  # nothing was waited for; Ctrl-C gets its turn too
 
-    async def _pay(self, call: _Call, rounds: Rounds) -> Answer | None:
-        """Ask, if the budget allows it, and write the answer to the ledger before it counts."""
+    async def _pay(self, call: _Call, rounds: Rounds, work: _Work) -> Answer | None:
+        """Ask, if the budget allows it, and write the answer to the ledger before it counts.
+
+        Raises:
+            UsageError: The incumbent or the candidate cannot be asked; a part that cannot is asked no more.
+        """
+        if call.arm in work.refused:
+            return NOT_ASKED
 
         def put(key: AnswerKey, answer: Answer) -> Answer:
             payer, at = diagnosis_id(self._asked.run_id), format_time(self._now())
             return self._ledger.put(key, answer, payer, at, self._not_before)
 
-        return await ask_on(rounds, self._planned[call.index], self._proposer, put, self._spending)
+        try:
+            return await ask_on(rounds, self._planned[call.index], self._proposer, put, self._spending)
+        except UsageError as error:
+            if call.arm in WHOLE:
+                raise
+            work.refused[call.arm] = str(error)
+            return NOT_ASKED
 
     def _rounds(self, call: _Call) -> Rounds:
         request, key = self._request(call)
@@ -163,7 +188,8 @@ class BatchDiagnosis:
         arm, decision = self._arms[call.arm], self._planned[call.index].decision
         role = INCUMBENT if call.arm == INCUMBENT else CANDIDATE
         number = list(self._arms).index(call.arm)
-        asking = Asking(role, PURPOSE, call.repeat * ARMS_MAX + number)
+        apart = max(REPLICATES_APART, len(self._arms))
+        asking = Asking(role, PURPOSE, call.repeat * apart + number)
         run, seed = diagnosis_id(self._asked.run_id), self._asked.limits.order_seed
         request = arm.request(decision, self._asked.subject, run, seed, asking=asking)
         return request, arm.key(decision, self._asked.subject, request, asking=asking)
@@ -205,19 +231,17 @@ class BatchDiagnosis:
         return "budget_ended" if cut_short or self._spending.ended else "batch_ended"
 
     def _result(self, work: _Work, because: str) -> DiagnosisResult:
-        coverage = coverage_of(work.read)
-        found = {arm: test.diagnosis() for arm, test in work.tests.items()}
-        whole = found.pop(CANDIDATE)
+        coverage = coverage_of(work.read, WHOLE)
+        found = {arm: self._of_part(arm, work) for arm in self._arms if arm not in WHOLE}
+        whole = work.tests[CANDIDATE].diagnosis()
         if because == "too_small":
             whole = replace(whole, reason=too_small(self._asked))
         elif coverage < COVERAGE_MIN:
             because, why = "coverage", f"only {coverage:.0%} of the answers came: too few to conclude from"
             whole = replace(whole, conclusion="unknown", reason=why)
-        counted = len(work.read) * len(self._arms) * self._asked.repeats
-        prices = [
-            one.cost_usd for one in work.answers.values() if one.failure not in LOST or one.cost_usd is not None
-        ]
-        parts = found or dict.fromkeys(changed_parts(self._asked.candidate), whole)
+        made = work.made
+        prices = [one.cost_usd for one in made.values() if one.failure not in LOST or one.cost_usd is not None]
+        parts = found or dict.fromkeys(self._asked.changed, whole)
         return DiagnosisResult(
             run_id=self._asked.run_id,
             diagnosis=whole,
@@ -229,9 +253,19 @@ class BatchDiagnosis:
             repeats=self._asked.repeats,
             by_repeat=self._asked.by_repeat,
             stopped_because=because,
-            paid_calls=len(work.answers),
+            paid_calls=len(made),
             from_ledger=work.from_ledger,
-            overspent_calls=len(work.answers) - counted if work.alarmed else 0,
+            overspent_calls=sum(call.index >= len(work.read) for call in made) if work.alarmed else 0,
             cost_usd=None if None in prices else sum(price or 0.0 for price in prices),
             coverage=coverage,
         )
+
+    def _of_part(self, arm: str, work: _Work) -> Diagnosis:
+        """What is said of a part alone; unknown where it has too few answers, which costs the whole nothing."""
+        part, coverage = work.tests[arm].diagnosis(), coverage_of(work.read, (INCUMBENT, arm))
+        if arm in work.refused:
+            return replace(part, conclusion="unknown", reason=f"it cannot be asked alone: {work.refused[arm]}")
+        if coverage < COVERAGE_MIN:
+            few = f"only {coverage:.0%} of the answers came: too few to conclude from"
+            return replace(part, conclusion="unknown", reason=few)
+        return part

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from driftline.consumers.models.sources import is_recorded
 from driftline.detectors import Moved, planned_order
@@ -13,11 +14,11 @@ from driftline.replay.diagnosis_result import CANDIDATE, INCUMBENT
 from driftline.replay.result import Limits
 from driftline.replay.segment import LoggedDecision, Segment
 from driftline.replay.subject import Subject
-from driftline.schemas import UsageError
+from driftline.schemas import Decision, UsageError
 
 MODEL, PROMPT, PARAMETERS = "model", "prompt", "parameters"
-ARMS_MAX = 4
-"""Incumbent, candidate, and each of its two parts alone; keeps the askings of one decision apart for good."""
+REPLICATES_APART = 4
+"""What the numbers of two repeats of one decision are apart at least; more where there are more arms."""
 PURPOSE = "diagnosis"
 PAIRS_WANTED = 64
 """Where the batch is smaller, its decisions are repeated: one answer of each would say little of a noisy one."""
@@ -64,10 +65,15 @@ class Diagnosing:
 
     @property
     def arms(self) -> dict[str, Candidate]:
-        """Name to what is asked: incumbent, candidate and, where two parts changed, each of them alone."""
-        parts = changed_parts(self.candidate)
+        """Name to what is asked: incumbent, candidate and, where several parts changed, each of them alone."""
+        parts = self.changed
         alone = parts if len(parts) > 1 else {}
         return {INCUMBENT: self.incumbent, CANDIDATE: self.candidate, **alone}
+
+    @property
+    def changed(self) -> dict[str, Candidate]:
+        """Name to what is asked where the incumbent takes over one part of the candidate alone."""
+        return changed_parts(self.batch, self.incumbent, self.candidate)
 
     @property
     def by_repeat(self) -> bool:
@@ -89,15 +95,30 @@ class Diagnosing:
         return [decisions[index] for index in order][:affordable]
 
 
-def changed_parts(candidate: Candidate) -> dict[str, Candidate]:
-    """Name to candidate: each part that a candidate changes, alone. Parameters go with the model."""
-    parts = {}
-    if candidate.model is not None or candidate.parameters:
-        name = PARAMETERS if candidate.model is None else MODEL
-        parts[name] = Candidate(candidate.model, parameters=candidate.parameters)
-    if candidate.prompt is not None:
-        parts[PROMPT] = Candidate(prompt=candidate.prompt)
-    return parts
+def changed_parts(batch: Segment, incumbent: Candidate, candidate: Candidate) -> dict[str, Candidate]:
+    """Name to arm: the incumbent with each part alone in which the candidate differs from it in some decision.
+
+    Args:
+        batch: The decisions; what an arm leaves open is theirs.
+        incumbent: Has a model of its own at most.
+        candidate: What is tried.
+    """
+    tried = Candidate(candidate.model, candidate.prompt, candidate.parameters, incumbent=True)
+    parts = {
+        MODEL: replace(tried, prompt=None, parameters={}),
+        PROMPT: replace(tried, model=incumbent.model, parameters={}),
+        PARAMETERS: replace(tried, model=incumbent.model, prompt=None),
+    }
+    decisions = [logged.decision for logged in batch.decisions]
+    return {
+        name: arm for name, arm in parts.items() if any(_asks(arm, one) != _asks(incumbent, one) for one in decisions)
+    }
+
+
+def _asks(arm: Candidate, decision: Decision) -> tuple[str, str, dict[str, Any]]:
+    """Model, prompt and parameters that an arm asks a decision with."""
+    prompt = decision.prompt_hash if arm.prompt is None else arm.prompt.hash
+    return arm.model or decision.model_requested, prompt, {**decision.parameters_value(), **arm.parameters}
 
 
 def default_repeats(decisions: int) -> int:

@@ -35,7 +35,7 @@ class DiagnosisResult:
     run_id: str
     diagnosis: Diagnosis
     parts: Mapping[str, Diagnosis]
-    """Each part of the candidate alone, at half of `alpha`; empty where it changes one."""
+    """Each part of the candidate alone, at its share of `alpha`; empty where it changes one."""
     cause: Cause
     advice: Advice
     decisions: Sequence[DiagnosedDecision]
@@ -53,6 +53,7 @@ class DiagnosisResult:
     """Of them those that were in flight when the evidence sufficed."""
     cost_usd: float | None
     coverage: float
+    """Of incumbent and candidate."""
 
     @property
     def exit_code(self) -> int:
@@ -105,7 +106,7 @@ def _share(decisions: Sequence[DiagnosedDecision], arm: str) -> float | None:
     return sum(passed) / len(passed) if passed else None
 
 
-def coverage_of(read: Sequence[DiagnosedDecision]) -> float:
-    """Share of the calls that brought an outcome; 1 where nothing was read."""
-    answers = [one for decision in read for of_arm in decision.passed.values() for one in of_arm]
+def coverage_of(read: Sequence[DiagnosedDecision], arms: Sequence[str]) -> float:
+    """Share of the calls under these arms that brought an outcome; 1 where nothing was read."""
+    answers = [one for decision in read for arm in arms for one in decision.passed[arm]]
     return sum(one is not None for one in answers) / len(answers) if answers else 1.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -10,21 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from driftline.consumers.models.recorded import RecordedAnswers
+from driftline.consumers.prompt import Prompt
 from driftline.consumers.verifier_spec import SpecJudge
 from driftline.detectors import Decomposition, RepeatedEvent, decompose
 from driftline.log import Coordinates
 from driftline.replay.arms import judge_logged
 from driftline.replay.plain import plain
 from driftline.replay.recordings import RecordedRun, recorded_segments
+from driftline.replay.run_request import RunArm, RunRequest, read_request
 from driftline.replay.segment import LoggedDecision, log_order
 from driftline.replay.store import query
 from driftline.replay.subject import RecordedSubject
-from driftline.schemas import Contracts, UsageError
+from driftline.replay.wording import candidate_text
+from driftline.schemas import BadInput, Contracts, UsageError, canonical_json
+from driftline.schemas.cloudevents import format_time
 
 MISSING = math.nan
 """A run that has no outcome for an event."""
 RUNS_MIN = 2
 """One answer to an event says nothing of its variance."""
+HASH_DIGITS = 12
+"""Of a prompt on the log, as a command names it."""
 
 _FLOOR_COLUMNS = "SELECT column_name FROM duckdb_columns() WHERE table_name = 'floor'"
 _RUNS = "SELECT count(DISTINCT replicate) FROM floor"
@@ -67,9 +74,9 @@ def repeated_in_run(database: Path, report: Mapping[str, Any]) -> Repeated:
     """
     runs = _runs_in(database)
     if runs < RUNS_MIN:
-        command = f"driftline replay --app {report['app']} --candidate {report['candidate']} --floor 3"
         raise UsageError(
-            f"run {report['run_id']} did not ask the incumbent more than once", f"`{command}` makes one that does"
+            f"run {report['run_id']} did not ask the incumbent more than once",
+            f"{_repeating(database.parent, report)} makes one that does",
         )
     found: dict[str, _Stored] = {}
     for decision_id, stratum, workflow, at, time, candidate, replicate, verdict, lost in query(database, _REPEATED)[
@@ -83,7 +90,7 @@ def repeated_in_run(database: Path, report: Mapping[str, Any]) -> Repeated:
     names = arms if len(arms) == runs else [f"{report['baseline']}@{number}" for number in range(runs)]
     events = [stored.event() for stored in ordered]
     model = (report.get("incumbent") or {}).get("model") or report["baseline"]
-    return Repeated(f"run {report['run_id']}", model, names, [report["candidate"]], events)
+    return Repeated(f"run {report['run_id']}", model, names, [candidate_text(report)], events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +181,43 @@ def _runs_in(database: Path) -> int:
         return 0
     ((runs,),) = query(database, _RUNS)[1]
     return int(runs)
+
+
+def _repeating(folder: Path, report: Mapping[str, Any]) -> str:
+    """The command that tries the run's candidate again, with repeats; as far as the run says what it was asked."""
+    try:
+        asked = read_request(folder)
+    except (UsageError, BadInput):
+        return f"`driftline replay` as it was called, with `--floor 3` added, for {candidate_text(report)},"
+    text, known = _candidate_option(asked.candidate)
+    options = ["--app", asked.app, "--candidate", text, *_options(asked), "--floor", "3"]
+    where = "" if known else f", with the file of {candidate_text(report)} for FILE,"
+    return f"`{shlex.join(['driftline', 'replay', *options])}`{where}"
+
+
+def _candidate_option(arm: RunArm) -> tuple[str, bool]:
+    """The candidate as `--candidate` takes it, and whether that names its prompt: no path of a file is kept."""
+    parts, known = [arm.model or "log"], True
+    if arm.prompt is not None:
+        # A prompt that the log holds has the path of its artifact, app and boundary; one of a file its bare name.
+        known = "/" in arm.prompt.name
+        hash_ = Prompt(arm.prompt.text, arm.prompt.name).hash
+        parts.append(f"prompt={hash_[:HASH_DIGITS] if known else 'FILE'}")
+    parts += [f"{name}={canonical_json(value)}" for name, value in arm.parameters.items()]
+    return ",".join(parts), known
+
+
+def _options(asked: RunRequest) -> list[str]:
+    """What else a run was asked, of the options that it keeps."""
+    given = {
+        "--verifier": asked.verifier,
+        "--incumbent": asked.incumbent.model,
+        "--segment": asked.segment_file,
+        "--from": asked.start and format_time(asked.start),
+        "--to": asked.stop and format_time(asked.stop),
+    }
+    offsets = [f"--offsets={partition}:{first}-{stop}" for partition, (first, stop) in (asked.offsets or {}).items()]
+    return [*(text for name, one in given.items() if one for text in (name, str(one))), *offsets]
 
 
 def _runs_of(path: Path, name: str) -> list[RecordedRun]:

@@ -38,6 +38,21 @@ def test_an_alert_is_one_line_that_says_what_it_is_about(name: str, line: str) -
     assert alert_line(golden(name)) == line
 
 
+def test_candidates_of_one_model_are_told_apart_by_mode_parameters_and_prompt() -> None:
+    alert = golden("driftline.ReplayCompleted.1.diverged.json")
+    own = {"parameters_hash": "5e6f7a8b9c0d", "prompt_hash": "1a2b3c4d5e6f"}
+    line = alert_line(alert | {"mode": "shadow", "candidate": alert["candidate"] | own})
+    assert line.startswith(
+        f"{AT}  ReplayCompleted  renewals  shadow  openai/gpt-4o-mini?5e6f7a8b#1a2b3c4d  diverged  "
+    )
+
+
+def test_a_divergence_names_its_candidate_as_the_completed_replay_does() -> None:
+    alert = golden("driftline.DivergenceAlert.1.named.json")
+    line = alert_line(alert | {"candidate": alert["candidate"] | {"prompt_hash": "1a2b3c4d5e6f"}})
+    assert line.startswith(f"{AT}  DivergenceAlert  renewals  openai/gpt-4o-mini#1a2b3c4d  e = 20.2 after 824")
+
+
 def test_a_record_that_does_not_decode_is_a_line_with_its_coordinates_and_the_reason() -> None:
     line = alert_line({"at": AT, "undecodable": "not_wire_format: 8 bytes without the magic byte"})
     assert line == f"{AT}  does not decode: not_wire_format: 8 bytes without the magic byte"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,13 @@ def replayed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Replayed:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DRIFTLINE_HOME", str(tmp_path / "home"))
 
-    def run(model: str, prompt: str | None = None, floor: int = 0) -> Path:
+    def run(
+        model: str | None, prompt: str | None = None, floor: int = 0, parameters: Mapping[str, Any] | None = None
+    ) -> Path:
         tried = None if prompt is None else Prompt.from_file(FOLDER / "prompts" / prompt)
         request = ReplayRequest(
             "driftline.examples.renewals.app:app",
-            Candidate(model, tried),
+            Candidate(model, tried, parameters or {}),
             limits=Limits(concurrency=1, read_on=True),
             segment_file=FOLDER / "segment.parquet",
             incumbent=Incumbent(Candidate(incumbent=True), floor) if floor else None,
@@ -87,7 +89,9 @@ def test_of_a_new_model_with_a_new_prompt_the_guilty_one_is_named(replayed: Repl
     replayed(INFLATED, "v2.md")
     done = call("diagnose")
     assert done.exit_code == 1, done.exception
+    assert f"CANDIDATE  sim/renewals → {INFLATED} (prompt v2.md#" in done.stdout
     assert "cause: model: the model alone makes the batch fail; the prompt alone" in done.stdout
+    assert "under each of 4 arms" in done.stdout
     for arm in ("incumbent", "candidate", "model alone", "prompt alone"):
         assert f"\n{arm} " in done.stdout
 
@@ -117,7 +121,16 @@ def test_a_run_without_repeats_says_in_one_line_how_to_make_some(replayed: Repla
     folder = replayed(INFLATED)
     said = refused("reliability", folder.name)
     assert f"run {folder.name} did not ask the incumbent more than once" in said
-    assert f"driftline replay --app renewals --candidate {INFLATED} --floor 3" in said
+    segment = FOLDER / "segment.parquet"
+    command = f"driftline replay --app driftline.examples.renewals.app:app --candidate {INFLATED}"
+    assert f"`{command} --segment {segment} --floor 3` makes one" in said
+
+
+def test_the_command_that_makes_repeats_tries_the_same_candidate(replayed: Replayed) -> None:
+    folder = replayed(None, "v2.md", parameters={"stop": ["a b"]})
+    said = refused("reliability", folder.name)
+    assert "--candidate 'log,prompt=FILE,stop=[\"a b\"]' --segment" in said
+    assert "--floor 3`, with the file of sim/renewals (prompt v2.md#" in said
 
 
 @pytest.fixture

@@ -152,6 +152,33 @@ def test_crossed_arms_say_which_part_it_is(model: Diagnosis, prompt: Diagnosis, 
     assert (cause.name, cause.reason) == (name, reason)
 
 
+@pytest.mark.parametrize(
+    ("model", "prompt", "parameters", "name", "reason"),
+    [
+        (CLEARED, CLEARED, CONFIRMED, "parameters", "the parameters alone make the batch fail; the model alone: not"),
+        (
+            CONFIRMED,
+            OPEN,
+            CONFIRMED,
+            "model and parameters",
+            "each of them alone makes the batch fail; the prompt",
+        ),
+        (CLEARED, CLEARED, CLEARED, "model and prompt and parameters", "none of them alone makes the batch fail; wh"),
+        (CLEARED, OPEN, CLEARED, "unknown", "no part alone is shown to make the batch fail"),
+    ],
+)
+def test_parameters_are_a_part_of_their_own(
+    model: Diagnosis, prompt: Diagnosis, parameters: Diagnosis, name: str, reason: str
+) -> None:
+    cause = cause_of(CONFIRMED, [("model", model), ("prompt", prompt), ("parameters", parameters)])
+    assert cause.name == name
+    assert cause.reason.startswith(reason)
+
+
+def test_a_candidate_that_changes_nothing_of_the_batch_has_no_part_to_blame() -> None:
+    assert cause_of(CONFIRMED, []).name == "unknown"
+
+
 def test_a_confirmed_candidate_is_pinned_and_a_matter_of_form_is_said_so() -> None:
     moved = Moved(actions=True, changed_and_accepted=9, text=True, same_text=15, batch=20)
     advice = advise(CONFIRMED, moved)

@@ -69,6 +69,27 @@ def test_divergence_over_two_windows_of_workflows_that_need_a_row_advises_the_mi
     assert (advice.recurrence.by, [run.run_id for run in advice.recurrence.runs]) == ("windows", ["may", "july"])
 
 
+def test_one_candidate_under_two_names_is_no_second_candidate() -> None:
+    """Its prompt lay in another file."""
+    renamed = replace(OTHER_RUN, candidate="acme/next (prompt v3.md)", candidate_id="the same")
+    advice = advise_migration((replace(MAY_RUN, candidate_id="the same"), renamed), HOLDS)
+    assert advice.recurrence is None
+
+
+def test_a_named_stratum_that_clears_delta_confirms_where_all_decisions_together_do_not() -> None:
+    pooled = Effect("verdict", "incumbent", -0.055, (-0.089, -0.021))
+    stratum = Effect("verdict of renewal/two-year", "log", -0.232, (-0.34, -0.14))
+    assert judge_run(replace(MAY_RUN, effects=(pooled, stratum))).kind == "confirmed"
+    assert judge_run(replace(MAY_RUN, effects=(pooled,))).kind == "unknown"
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_run_that_stopped_early_is_to_be_repeated_with_an_estimate(early: bool) -> None:
+    wide = (Effect("verdict", "incumbent", -0.2, (-0.5, 0.1)),)
+    (missing,) = judge_run(replace(MAY_RUN, effects=wide, stopped_early=early)).missing
+    assert ("repeat it with --estimate" in missing) is early
+
+
 def test_divergence_of_two_candidates_advises_the_migration() -> None:
     advice = advise_migration((MAY_RUN, OTHER_RUN), HOLDS)
     assert advice.conclusion == "migrate"

@@ -24,6 +24,8 @@ STILL = Moved(actions=False, changed_and_accepted=0, text=None, same_text=0, bat
 NEXT = Candidate("acme/next")
 OTHER_PROMPT = Prompt("the other prompt, and {{ reference }}")
 BOTH = Candidate("acme/next", OTHER_PROMPT)
+HOT = Candidate("acme/next", parameters={"temperature": 1})
+ALL = Candidate("acme/next", OTHER_PROMPT, {"temperature": 1})
 Diagnose = Callable[..., DiagnosisResult]
 
 
@@ -36,9 +38,9 @@ class Answers:
 
     async def propose(self, request: ProposalRequest) -> Answer:
         self.requests.append(request)
-        if self.lost and self.lost in request.model:
+        seen = f"{request.model} {dict(request.parameters)} {request.messages}"
+        if self.lost and self.lost in seen:
             return Answer(None, ProposerFailure.TIMEOUT)
-        seen = f"{request.model} {request.messages}"
         return Answer("no" if self.bad and self.bad in seen else "yes", cost_usd=0.01)
 
 
@@ -63,7 +65,7 @@ def diagnose(ledger: Ledger, quiz: RecordedSubject, questions: Callable[..., Seg
             run_id="run",
             batch=replace(batch, decisions=batch.decisions[:number]),
             subject=quiz,
-            incumbent=Candidate(incumbent=True),
+            incumbent=given.get("incumbent", Candidate(incumbent=True)),
             candidate=candidate,
             repeats=given.get("repeats", 1),
             moved=STILL,
@@ -141,6 +143,61 @@ def test_crossed_arms_tell_the_model_from_the_prompt(bad: str, cause: str, diagn
     assert (found.diagnosis.conclusion, found.cause.name) == ("candidate", cause)
     assert set(found.parts) == {"model", "prompt"}
     assert found.parts[cause].conclusion == "candidate"
+
+
+def test_a_parameter_that_is_guilty_alone_is_not_laid_to_the_model(diagnose: Diagnose) -> None:
+    found = diagnose(Answers(bad="'temperature': 1"), number=14, candidate=HOT)
+    assert (found.diagnosis.conclusion, found.cause.name) == ("candidate", "parameters")
+    assert set(found.parts) == {"model", "parameters"}
+    assert found.parts["model"].shift == 0.0
+
+
+def test_a_candidate_that_changes_everything_is_told_apart_by_five_arms(diagnose: Diagnose) -> None:
+    model = Answers(bad="the other prompt")
+    found = diagnose(model, number=16, candidate=ALL)
+    assert found.cause.name == "prompt"
+    assert list(found.decisions[0].passed) == ["incumbent", "candidate", "model", "prompt", "parameters"]
+    replicates = [(request.key.decision_id, request.key.arm, request.key.replicate) for request in model.requests]
+    assert len(set(replicates)) == len(replicates) == 16 * 5
+
+
+def test_a_part_that_the_log_had_already_is_no_part_of_the_candidate(diagnose: Diagnose) -> None:
+    """The candidate names the log's own model, and changes a parameter."""
+    model = Answers(bad="'temperature': 1")
+    found = diagnose(model, candidate=Candidate("acme/last", parameters={"temperature": 1}), concurrency=1)
+    assert (found.cause.name, dict(found.parts)) == ("parameters", {})
+    assert "the parameters are all that the candidate changes" in found.cause.reason
+    assert {request.key.replicate for request in model.requests} == {0, 1}
+
+
+def test_a_prompt_alone_is_asked_of_the_incumbent_that_the_run_named(diagnose: Diagnose) -> None:
+    model = Answers()
+    diagnose(model, candidate=BOTH, incumbent=Candidate("acme/other", incumbent=True))
+    prompted = {request.model for request in model.requests if "the other prompt" in str(request.messages)}
+    assert prompted == {"acme/next", "acme/other"}
+
+
+class Refuses(Answers):
+    """As `Answers`, and refuses the new model without its own temperature."""
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        if request.model == "acme/next" and "temperature" not in request.parameters:
+            raise UsageError("acme/next takes no other temperature")
+        return await super().propose(request)
+
+
+def test_a_part_that_cannot_be_asked_alone_is_unknown_and_costs_the_rest_nothing(diagnose: Diagnose) -> None:
+    model = Refuses(bad="acme/next")
+    found = diagnose(model, number=14, candidate=HOT)
+    assert (found.diagnosis.conclusion, found.cause.name, found.coverage) == ("candidate", "unknown", 1.0)
+    assert found.parts["model"].reason.startswith("it cannot be asked alone: acme/next takes no other temperature")
+    assert found.paid_calls == len(model.requests)
+
+
+def test_a_part_whose_answers_do_not_come_is_unknown_alone(diagnose: Diagnose) -> None:
+    found = diagnose(Answers(lost="acme/next {}", bad="'temperature': 1"), number=14, candidate=HOT)
+    assert (found.diagnosis.conclusion, found.cause.name, found.coverage) == ("candidate", "parameters", 1.0)
+    assert found.parts["model"].reason == "only 50% of the answers came: too few to conclude from"
 
 
 def test_a_handful_of_decisions_is_diagnosed_by_its_repeats(diagnose: Diagnose) -> None:

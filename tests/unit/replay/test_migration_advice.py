@@ -295,6 +295,59 @@ def test_where_the_environment_moved_the_log_measures_no_candidate(tmp_path: Pat
     assert run.evidence.effects == ()
 
 
+def stratum(stream: str, change: float, **told: Any) -> dict[str, Any]:
+    interval = [change - 0.1, change + 0.1]
+    where = {"boundary": "offer", "stream": stream, "level": "verdict", "named": True}
+    return {**where, "change": change, "interval": interval, **told}
+
+
+def test_strata_that_cancel_confirm_by_those_that_are_named(tmp_path: Path) -> None:
+    still = {"verdict": {"change": 0.0, "interval": [-0.04, 0.04]}}
+    change = {"verdict": "diverged", "levels": still}
+    strata = [
+        stratum("two-year", -0.3),
+        stratum("one-year", 0.3),
+        stratum("monthly", -0.9, named=False),
+        stratum("two-year", -0.3, level="action"),
+        stratum("two-year", 0.0, level="state", noise={"excess": 0.3, "excess_interval": [0.2, 0.4]}),
+    ]
+    contrasts = {"environment": {"verdict": "equivalent"}, "candidate": change}
+    a_run(tmp_path, "one", "acme/next", 0, levels=still, strata=strata, attribution={"contrasts": contrasts})
+    (run,) = read_past_runs(tmp_path, APP).runs
+    named = [(one.level, one.against, one.change) for one in run.evidence.effects[2:]]
+    assert named == [
+        ("verdict of offer/two-year", "log", -0.3),
+        ("verdict of offer/one-year", "log", 0.3),
+        ("state of offer/two-year", "log", 0.3),
+    ]
+    assert run.evidence.cleared is run.evidence.effects[2]
+
+
+def test_where_the_environment_moved_no_stratum_of_the_log_measures_the_candidate(tmp_path: Path) -> None:
+    moved = {"environment": {"verdict": "diverged"}, "candidate": None}
+    a_run(tmp_path, "one", "acme/next", 0, strata=[stratum("two-year", -0.3)], attribution={"contrasts": moved})
+    (run,) = read_past_runs(tmp_path, APP).runs
+    assert run.evidence.effects == ()
+
+
+@pytest.mark.parametrize(("events", "early"), [(53, True), (240, False)])
+def test_a_run_that_read_no_further_than_its_alarm_stopped_early(events: int, early: bool, tmp_path: Path) -> None:
+    a_run(tmp_path, "one", "acme/next", 0, stopped_because="alarm", events=events, events_at_stop=53)
+    (run,) = read_past_runs(tmp_path, APP).runs
+    assert run.evidence.stopped_early is early
+
+
+def test_candidates_of_one_model_are_told_apart_by_prompt_and_parameters(tmp_path: Path) -> None:
+    prompt = {"prompt": "v2.md", "prompt_hash": "1a2b3c4d5e6f", "parameters": {}}
+    warm = {"prompt": None, "prompt_hash": None, "parameters": {"temperature": 0.2}}
+    a_run(tmp_path, "one", "acme/next", 0, tried=prompt)
+    a_run(tmp_path, "two", "acme/next", 1, tried=warm)
+    one, two = (run.evidence for run in read_past_runs(tmp_path, APP).runs)
+    assert one.candidate == "acme/next (prompt v2.md#1a2b3c4d)"
+    assert two.candidate == "acme/next (temperature=0.2)"
+    assert one.tried != two.tried
+
+
 @pytest.mark.parametrize("level", ["levels", "noise_floor"])
 def test_text_alone_that_moved_beyond_the_floor_is_form(tmp_path: Path, level: str) -> None:
     noise = {"excess": 0.4, "excess_interval": [0.2, 0.6]}
@@ -319,6 +372,7 @@ def test_a_run_that_replay_stored_is_read(tmp_path: Path, wild: ForcedResult) ->
     assert run.evidence.verdict == "diverged"
     assert run.evidence.offsets[0][2:] == (0, 59)
     assert run.evidence.cleared is not None
+    assert any(" of " in effect.level for effect in run.evidence.effects)
 
 
 def test_all_evidence_together_advises_and_says_on_what_it_rests(story: Story, runs: Path) -> None:

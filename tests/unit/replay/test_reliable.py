@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from driftline.consumers import SpecJudge
+from driftline.consumers.prompt import Prompt
 from driftline.replay import Candidate, ForcedResult, Segment, report_data, write_store
 from driftline.replay.arms import Incumbent
 from driftline.replay.reliable import Repeated, reliability_data, repeated_in_recording, repeated_in_run
 from driftline.replay.result import Limits
+from driftline.replay.run_request import REQUEST, RunArm, RunPrompt, RunRequest
 from driftline.schemas import UsageError
 
 SPEC = SpecJudge.parse('[streams.quiz]\naccept = "equals-reference"\n')
@@ -101,8 +103,29 @@ def test_a_run_that_asked_the_incumbent_once_says_how_to_ask_it_more_often(
     says: Callable[[str], Any],
 ) -> None:
     database, report = stored(tmp_path, replay(questions(9), says("yes")))
-    with pytest.raises(UsageError, match=r"`driftline replay --app quiz --candidate acme/next --floor 3` makes one"):
+    with pytest.raises(
+        UsageError, match="`driftline replay` as it was called, with `--floor 3` added, for acme/next"
+    ):
         repeated_in_run(database, report)
+
+
+def test_a_prompt_that_the_log_holds_is_named_by_its_hash(
+    tmp_path: Path,
+    replay: Callable[..., ForcedResult],
+    questions: Callable[..., Segment],
+    says: Callable[[str], Any],
+) -> None:
+    database, report = stored(tmp_path, replay(questions(9), says("yes")))
+    arm = RunArm(model="acme/next", prompt=RunPrompt(name="quiz/answer", text="what?"), parameters={"top_p": 0.5})
+    asked = RunRequest(app="quiz", candidate=arm, verifier=tmp_path / "my spec.toml")
+    (tmp_path / REQUEST).write_text(asked.model_dump_json())
+    with pytest.raises(UsageError) as refused:
+        repeated_in_run(database, report)
+    candidate = f"acme/next,prompt={Prompt('what?').hash[:12]},top_p=0.5"
+    command = (
+        f"driftline replay --app quiz --candidate {candidate} --verifier '{tmp_path / 'my spec.toml'}' --floor 3"
+    )
+    assert f"`{command}` makes one that does" in str(refused.value)
 
 
 def test_the_runs_of_a_stored_run_are_of_whoever_was_asked_as_the_incumbent(
