@@ -14,10 +14,11 @@ import pytest
 from driftline.consumers import Answer, App, Boundary, Fold, Machine, Prompt, ProposalRequest, Transition
 from driftline.consumers import cutting_over as cutting_over_module
 from driftline.consumers.control import make_setting, write_setting
-from driftline.consumers.cutting_over import CutOver, SeededPartition
+from driftline.consumers.cutting_over import CutOver
 from driftline.consumers.prepare import prepare
 from driftline.consumers.rows import Row, Rows
 from driftline.consumers.runtime import Runtime
+from driftline.consumers.seeding import SeededPartition
 from driftline.log import KafkaReader, Outgoing, Settings, TransactionalWriter
 from driftline.producers import Publisher
 from driftline.schemas import Codec, Registry, UsageError

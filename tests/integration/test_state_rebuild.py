@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from driftline.consumers import Answer, App, Fold, ProposalRequest
+from driftline.consumers import Answer, App, Fold, ProposalRequest, rebuilding
 from driftline.consumers.prepare import prepare
 from driftline.consumers.rebuilding import Rebuilder
 from driftline.consumers.rows import Rows
 from driftline.consumers.runtime import Runtime
 from driftline.examples.renewals.app import OUTCOMES, fold
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import GroupConsumer, KafkaReader, Outgoing, Settings, TransactionalWriter
+from driftline.log import Coordinates, GroupConsumer, KafkaReader, Outgoing, Settings, TopicAdmin, TransactionalWriter
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
 from driftline.schemas import Codec, Registry, UsageError
@@ -47,13 +51,13 @@ def rebuilder(app: App, settings: Settings) -> Rebuilder:
     return Rebuilder(app, settings, Codec(Registry(settings.require_registry()), app.contracts))
 
 
-def rows(app: App, settings: Settings) -> dict[bytes, int]:
-    """The rows on the log: workflow to version."""
+def rows(app: App, settings: Settings, what: str = "version") -> dict[bytes, int]:
+    """The rows on the log: workflow to version, or to another number of the row's."""
     codec, reader = Codec(Registry(settings.require_registry()), app.contracts), KafkaReader(settings)
     found: dict[bytes, int] = {}
     for partition in range(settings.partitions):
         restored = Rows.restored(app.fold, reader.read_to_latest(app.topics.state, partition), codec)
-        found |= {key: row.version for key, row in restored.items()}
+        found |= {key: getattr(row, what) for key, row in restored.items()}
     return found
 
 
@@ -91,3 +95,48 @@ def test_an_app_that_still_runs_is_refused(cluster: Settings, app_name: str) -> 
     with pytest.raises(UsageError, match=rf"1 processes of {app.name} are in the group driftline\.{app.name}"):
         Rebuilder(app, cluster, codec)
     member.close()
+
+
+def test_a_row_that_the_app_writes_meanwhile_is_never_written_over(
+    cluster: Settings, stopped: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = rows(stopped, cluster, "as_of")
+    lost, topic = next(iter(before)), stopped.topics.state
+    vandal = TransactionalWriter(cluster, f"{stopped.name}-vandal")
+    vandal.commit([Outgoing(topic, lost, None, 1, (), p) for p in range(cluster.partitions)])
+    vandal.close()
+    [due] = [event for event in synthetic_renewals(WORKFLOWS, 1) if event.workflow == lost.decode()]
+    with Publisher(stopped.name, stopped.schemas, cluster, source="crm") as publisher:
+        publisher.publish_event(replace(due, id="due-again"))
+    runtime = Runtime(stopped, cluster, Renewing(), lambda: datetime.now(UTC))
+    app = threading.Thread(target=runtime.run, kwargs={"until_end": True})
+    monkeypatch.setattr(rebuilding, "TransactionalWriter", paused_by(lambda: start_beside(app, stopped, cluster)))
+    with suppress(UsageError):  # whichever the coordinator heard first
+        list(rebuilder(stopped, cluster).run(write=True))
+    app.join()
+    assert rows(stopped, cluster, "as_of")[lost] > before[lost]
+    monkeypatch.undo()
+    list(rebuilder(stopped, cluster).run(write=True))
+    assert [one.differing for one in rebuilder(stopped, cluster).run(write=False)] == [()] * cluster.partitions
+
+
+def start_beside(app: threading.Thread, stopped: App, settings: Settings) -> None:
+    """Start the app, and wait until it is in the group beside another member, or through."""
+    app.start()
+    while app.is_alive() and TopicAdmin(settings).group_members(stopped.group) < 2:
+        app.join(0.05)
+
+
+def paused_by(meanwhile: Callable[[], None]) -> type[TransactionalWriter]:
+    """Writers before whose first commit something else happens."""
+
+    class Paused(TransactionalWriter):
+        paused = False
+
+        def commit(self, *given: Any, **named: Any) -> list[Coordinates]:
+            if not self.paused:
+                self.paused = True
+                meanwhile()
+            return super().commit(*given, **named)
+
+    return Paused

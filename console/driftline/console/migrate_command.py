@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from driftline.console.common import Log
+    from driftline.consumers.moved import Moved
     from driftline.replay.migration import Gathered
 
 migrate_app = typer.Typer(help="Moving an app from spine P3, the log, to P5, a versioned row.", no_args_is_help=True)
@@ -31,12 +32,14 @@ def advise(
 ) -> None:
     """Say whether P5 is advised, and why: measured on the log and on the runs on disk. No model is asked.
 
-    Exits 0 where nothing is advised, 1 where a migration is, 4 where it hangs on evidence that is missing.
+    Exits 0 where nothing is advised, 1 where a migration is, 4 where it hangs on evidence that is missing. A log that
+    is on P5 already is told so, with 0, and nothing is measured, written or published.
     """
     from driftline.console.common import Log, find_app, now, out, say
     from driftline.console.outputs import write_text
     from driftline.console.replay_options import time_of
-    from driftline.log import load_settings
+    from driftline.consumers.moved import moved_log
+    from driftline.log import AppTopics, load_settings
     from driftline.replay.migration import gather, migration_data
     from driftline.replay.migration_page import render_migration
     from driftline.schemas import Contracts
@@ -45,7 +48,12 @@ def advise(
     found = find_app(app, settings)
     log = Log(settings, Contracts.load())
     ends_at = time_of("--incumbent-ends", incumbent_ends, now())
-    gathered = gather(log.reader, settings.home / "runs", found.name if found else app, ends_at)
+    name = found.name if found else app
+    moved = moved_log(log.reader, AppTopics(name), log.codec)
+    if moved is not None:
+        _tell_moved(moved, as_json)
+        return
+    gathered = gather(log.reader, settings.home / "runs", name, ends_at)
     data = {**migration_data(gathered), "alert": _publish(log, gathered) if publish else None}
     if html is not None:
         write_text(html, render_migration(data))
@@ -56,6 +64,18 @@ def advise(
         if html is not None:
             say(f"written: {html}")
     raise typer.Exit(gathered.exit_code)
+
+
+def _tell_moved(moved: Moved, as_json: bool) -> None:
+    from driftline.console.common import out, say
+    from driftline.schemas.cloudevents import format_time
+
+    if not as_json:
+        say(f"{moved}: there is nothing to advise")
+        return
+    since = {"offsets": moved.cut.offsets, "by": moved.by, "at": format_time(moved.at)}
+    data = {"app": moved.topics.app, "conclusion": "moved", "advice": str(moved), "since": since, "alert": None}
+    out.print_json(data=data)
 
 
 def _publish(log: Log, gathered: Gathered) -> str | None:

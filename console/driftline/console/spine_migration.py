@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,8 +15,11 @@ from driftline.console.spine_commands import By
 __all__ = ["migrate_app"]
 
 if TYPE_CHECKING:
+    from driftline.console.common import Log
     from driftline.consumers.app import App
     from driftline.consumers.cutting_over import CutOver
+    from driftline.consumers.moved import Moved
+    from driftline.consumers.seeding import SeededPartition
     from driftline.replay.mined import Mined
     from driftline.replay.spine_check import SpineCheck
 
@@ -27,6 +31,10 @@ EXIT_DIFFERS = 1
 
 MachineApp = Annotated[
     str, typer.Argument(help="The app with its transition table: a name in driftline.toml, or module:attribute.")
+]
+Ends = Annotated[
+    list[str] | None,
+    typer.Option("--offsets", help="PARTITION:OFFSET, the first that is not in the rows; of some partitions or all."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -40,12 +48,17 @@ def plan(
     """Mine the transitions that an app's workflows went through, and propose a transition table to edit."""
     from driftline.console.common import Log, out, progress_bar, require_app, say
     from driftline.console.outputs import write_text
+    from driftline.consumers.moved import moved_log
     from driftline.log import load_settings
     from driftline.replay.mining import mine, table_of
+    from driftline.schemas import UsageError
 
     settings = load_settings()
     found = require_app(app, settings)
     log = Log(settings, found.contracts)
+    moved = moved_log(log.reader, found.topics, log.codec)
+    if moved is not None:
+        raise UsageError(f"{moved}: there is nothing to plan", "`driftline state diagram` draws the app's table")
     with progress_bar("reading the events", None):
         mined = mine(log.reader, log.codec, found)
     if file is not None:
@@ -60,21 +73,25 @@ def plan(
 @migrate_app.command("seed", epilog=SEED_EXAMPLE)
 def seed(
     app: MachineApp,
-    check: Annotated[bool, typer.Option("--check", help="Compare with the rows on the state topic; exit 1.")] = False,
+    offsets: Ends = None,
+    check: Annotated[bool, typer.Option("--check", help="Compare with the rows of the cut-over; exit 1.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build the rows of a stopped app from its log, and show what they come to. Nothing is written.
+    """Build the rows of an app from its event log, and show what they come to. Nothing is written.
 
-    The same log gives the same hash, which `cut-over` records. With --check every row is held against the one on the
-    state topic, which the cut-over writes: before it there is nothing to hold them against.
+    Up to where the app stands, which must have stopped; of a log that was cut over, up to the cut-over, whatever came
+    after it; with --offsets, up to there. The same log gives the same hash, which `cut-over` records. With --check
+    the hash is held against the recorded one, and each row against the one on the state topic, where it has not moved
+    since: before the cut-over there is nothing to hold them against.
     """
     from driftline.console.common import out, say
     from driftline.consumers.cutting_over import rows_hash
+    from driftline.consumers.moved import moved_log
 
-    loaded, cut = _open(app)
-    if check:
-        _require_rows(loaded, cut)
-    seeded = list(cut.seed())
+    loaded, log, cut = _open(app)
+    moved = moved_log(log.reader, loaded.topics, log.codec)
+    recorded = _recorded(loaded, moved, _ends(offsets or [])) if check else None
+    seeded = list(_seeded(loaded, log, cut, moved, _ends(offsets or [])))
     differing = [key for one in seeded for key in _differing(cut, one)] if check else []
     states: dict[str, int] = {}
     for one in seeded:
@@ -86,6 +103,7 @@ def seed(
         "offsets": {str(one.partition): one.offset for one in seeded},
         "states": states,
         "hash": rows_hash(seeded),
+        "recorded_hash": recorded,
         "differing": [key.decode(errors="replace") for key in differing] if check else None,
     }
     if as_json:
@@ -95,8 +113,9 @@ def seed(
         say(f"{loaded.name}: {data['workflows']} rows as of {data['offsets']}: {told}")
         say(f"hash {data['hash']}")
         if check:
-            say(f"{len(differing)} rows differ from those on the state topic")
-    if differing:
+            say(f"the cut-over recorded {'the same' if recorded == data['hash'] else recorded}")
+            say(f"{len(differing)} rows on the state topic are neither these nor later ones")
+    if check and (differing or recorded != data["hash"]):
         raise typer.Exit(EXIT_DIFFERS)
 
 
@@ -111,22 +130,26 @@ def check(
 ) -> None:
     """Run the event log's decisions past the state machine, one by one, and say where it takes them otherwise.
 
-    No model is asked. Exits 0 where all are taken as they were, 1 where any is not.
+    No model is asked. Of a log that was cut over, what lies below the cut-over. Exits 0 where all are taken as they
+    were, 1 where any is not.
     """
-    from driftline.console.common import Log, out, progress_bar, require_app
-    from driftline.log import load_settings
+    from driftline.console.common import out, progress_bar, say
+    from driftline.consumers.moved import EndingReader, moved_log
     from driftline.replay.spine_check import check_data, check_spines
 
-    settings = load_settings()
-    loaded = require_app(app, settings)
-    loaded.require_machine()
-    log = Log(settings, loaded.contracts)
+    loaded, log, _ = _open(app)
+    moved = moved_log(log.reader, loaded.topics, log.codec)
+    if moved is not None:
+        moved.require_event_log()
+    reader = log.reader if moved is None else EndingReader(log.reader, loaded.topics.events, moved.ends)
     with progress_bar("walking the workflows", None):
         selection = options.selection_of(start, stop, keys=key or [], sample=sample)
-        result = check_spines(log.reader, log.codec, loaded, selection)
+        result = check_spines(reader, log.codec, loaded, selection)
     if as_json:
-        out.print_json(data=check_data(loaded.name, result))
+        out.print_json(data={**check_data(loaded.name, result), "until": moved and moved.cut.offsets})
     else:
+        if moved is not None:
+            say(f"{moved}: checked up to there")
         _print_check(loaded.name, result)
     if result.verdict != "equivalent":
         raise typer.Exit(EXIT_DIFFERS)
@@ -141,7 +164,7 @@ def cut_over(app: MachineApp, by: By) -> None:
     from driftline.console.common import now, say
     from driftline.consumers.cutting_over import cut_since
 
-    loaded, cut = _open(app)
+    loaded, _, cut = _open(app)
     before = cut.done()
     done = cut.run(by, now())
     since = f"on the state-machine spine {cut_since(loaded, done)}"
@@ -153,29 +176,97 @@ def cut_over(app: MachineApp, by: By) -> None:
         say(f"{loaded.name} is {since}; rows {done.rows_hash}")
 
 
-def _open(name: str) -> tuple[App, CutOver]:
+def _open(name: str) -> tuple[App, Log, CutOver]:
     from driftline.console.common import Log, require_app
     from driftline.consumers.cutting_over import CutOver
     from driftline.log import load_settings
 
     settings = load_settings()
     app = require_app(name, settings)
-    return app, CutOver(app, settings, Log(settings, app.contracts).codec)
+    log = Log(settings, app.contracts)
+    return app, log, CutOver(app, settings, log.codec)
 
 
-def _require_rows(app: App, cut: CutOver) -> None:
+def _seeded(
+    app: App, log: Log, cut: CutOver, moved: Moved | None, given: Mapping[int, int]
+) -> Iterator[SeededPartition]:
+    """The rows of each partition up to the offset that is given of it, else to where its event log ends."""
+    from driftline.consumers.seeding import seed_up_to
+
+    if moved is not None:
+        moved.require_event_log()
+        _require_below(app, given, moved.ends, "the log was cut over")
+        for partition, until in sorted((moved.ends | dict(given)).items()):
+            yield seed_up_to(app, log.reader, log.codec, partition, until)
+        return
+    stands = {one.partition: one for one in cut.seed()}
+    _require_below(app, given, {partition: one.offset for partition, one in stands.items()}, "the app stands")
+    for partition, one in stands.items():
+        end = given.get(partition)
+        yield one if end is None else seed_up_to(app, log.reader, log.codec, partition, end)
+
+
+def _require_below(app: App, given: Mapping[int, int], ends: Mapping[int, int], where: str) -> None:
+    """Prove that the event log decided everything below the offsets."""
     from driftline.schemas import UsageError
 
-    if cut.done() is None:
+    for partition, offset in given.items():
+        if partition not in ends:
+            raise UsageError(f"there is no partition {partition} of {app.topics.events}", f"it has {sorted(ends)}")
+        if offset > ends[partition]:
+            raise UsageError(
+                f"--offsets {partition}:{offset} lies above {ends[partition]}, where {where} in "
+                f"{app.topics.events}[{partition}]",
+                "no event log made the rows there; give a lower one",
+            )
+
+
+def _recorded(app: App, moved: Moved | None, given: Mapping[int, int]) -> str:
+    """The hash of the rows that the cut-over recorded, if it is of those that are to be built."""
+    from driftline.consumers.cutting_over import require_same_spine
+    from driftline.schemas import UsageError
+
+    if moved is None:
         raise UsageError(
             f"the log of {app.name} is an event log: {app.topics.state} holds no rows of a state machine yet",
             "leave --check out; after `driftline migrate cut-over` it compares",
         )
+    moved.require_event_log()
+    require_same_spine(app, moved.cut)
+    version = "" if app.row_fold is None else app.row_fold.version
+    if version != moved.cut.rows_version:
+        raise UsageError(
+            f"the log of {app.name} was cut over with rows of version {moved.cut.rows_version}, and this app's are "
+            f"of version {version}",
+            "give the app as it was cut over",
+        )
+    if moved.ends | dict(given) != moved.ends:
+        what = "--check compares with the rows of the cut-over, which are those of its own offsets"
+        raise UsageError(what, "leave --offsets out")
+    return moved.cut.rows_hash
 
 
-def _differing(cut: CutOver, seeded: Any) -> list[bytes]:
-    there, built = dict(cut.stored(seeded.partition).items()), dict(seeded.rows.items())
-    return sorted(key for key in there.keys() | built.keys() if there.get(key) != built.get(key))
+def _ends(texts: Sequence[str]) -> dict[int, int]:
+    import re
+
+    from driftline.schemas import BadInput
+
+    found: dict[int, int] = {}
+    for text in texts:
+        parts = re.fullmatch(r"([0-9]{1,9}):([0-9]{1,18})", text)
+        if parts is None:
+            raise BadInput(f"--offsets {text!r} is not PARTITION:OFFSET", "for example --offsets 0:250")
+        partition = int(parts[1])
+        if partition in found:
+            raise BadInput(f"--offsets names partition {partition} twice", "give one offset a partition")
+        found[partition] = int(parts[2])
+    return found
+
+
+def _differing(cut: CutOver, seeded: SeededPartition) -> list[bytes]:
+    from driftline.consumers.seeding import lost_or_changed
+
+    return lost_or_changed(seeded, cut.stored(seeded.partition))
 
 
 def _mined_data(mined: Mined) -> dict[str, Any]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from hashlib import blake2b
 
 from driftline.consumers.app import App
 from driftline.consumers.control import control_record, make_setting, read_controls
-from driftline.consumers.machine_rows import ANSWERS
 from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Row, Rows, row_record
+from driftline.consumers.seeding import SeededPartition, seed_partition
 from driftline.consumers.sources import is_own
-from driftline.consumers.spine import StateMachine, is_stray
 from driftline.consumers.stopped import require_stopped, standing_of
 from driftline.log import (
     CommitRefused,
@@ -32,34 +30,7 @@ from driftline.schemas.ids import derive_id
 from driftline.schemas.names import CLOCK_TICKED
 
 RECORDS_A_TRANSACTION = 1_000
-_NOT_OF_ROWS = (CLOCK_TICKED, *ANSWERS)
 """Ticks have no row; answers to requests are nobody's on an event log, where no spine gives any."""
-
-
-@dataclass(frozen=True, slots=True)
-class SeededPartition:
-    """The rows that a partition of the log makes on the state machine."""
-
-    partition: int
-    standing: Unfinished
-    """What of the partition is in them: what the group has finished."""
-    rows: Rows
-    times_ms: Mapping[bytes, int]
-    """Event time of the last event of each, milliseconds."""
-
-    @property
-    def offset(self) -> int:
-        """First offset that is not in them."""
-        return self.standing.base
-
-    @property
-    def hash(self) -> str:
-        """Hash of every row: its key, state, version and data, in the order of the keys."""
-        digest = blake2b(digest_size=16)
-        for key, row in sorted(self.rows.items()):
-            for part in (key, str(row.version).encode(), row.fold_version.encode(), row.json.encode()):
-                digest.update(len(part).to_bytes(8, "big") + part)
-        return digest.hexdigest()
 
 
 class CutOver:
@@ -196,18 +167,7 @@ class CutOver:
         standing = standing_of(self._app, self._settings, partition)
         self._restorer.checked(partition, standing)
         self._require_read(partition, standing)
-        rows, times_ms, spine = Rows(self._app.row_fold), dict[bytes, int](), StateMachine(self._app)
-        dead = self._restorer.dead(partition)
-        span = Span(self._app.topics.events, {partition: (0, standing.end)})
-        for record in self._reader.read(span):
-            if not standing.is_finished(record.at.offset) or record.at.offset in dead:
-                continue
-            key, event = record.key or b"", to_event(record, self._codec)
-            if event.record in _NOT_OF_ROWS or is_stray(self._app, rows.get(key), event) or spine.is_ungated(event):
-                continue
-            rows.keep(key, rows.fold(key, event, record.at.offset))
-            times_ms[key] = record.timestamp_ms
-        return SeededPartition(partition, standing, rows, times_ms)
+        return seed_partition(self._app, self._reader, self._codec, partition, standing)
 
     def _batches(self, seeded: Sequence[SeededPartition]) -> Iterator[list[Outgoing]]:
         for one in seeded:
