@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 DIVERGED, EQUIVALENT = "diverged", "equivalent"
+COVERAGE = "coverage"
 ENVIRONMENT, VERIFIER, NONE, UNKNOWN = "environment", "verifier", "none", "unknown"
 
 
@@ -30,6 +31,7 @@ def attribute(
     drifted: int,
     compared: int,
     note: str = "",
+    stopped_because: str = "",
 ) -> Attribution:
     """Return the cause, by the contrasts that were judged.
 
@@ -48,6 +50,7 @@ def attribute(
         drifted: Logged answers whose verdict today's verifier changes.
         compared: Logged answers that it judged again.
         note: What limits the verdict, where it is `equivalent`.
+        stopped_because: Of the run: with too little `coverage` there is no verdict, whatever was read.
     """
     side = " or ".join(changed) or "candidate"
     moved = {ENVIRONMENT: environment == DIVERGED, side: change == DIVERGED}
@@ -64,6 +67,9 @@ def attribute(
         return Attribution(NONE, note or "no contrast of the arms moved beyond the tolerated difference")
     if verdict == EQUIVALENT:
         why = "log and candidate are equivalent; too little was read to say so of both with the incumbent of today"
+        return Attribution(UNKNOWN, why)
+    if stopped_because == COVERAGE:
+        why = "coverage is too low for a verdict: too many decisions have no outcome on the log or of the candidate"
         return Attribution(UNKNOWN, why)
     return Attribution(UNKNOWN, "nothing diverged, and too little was read to call the arms equivalent")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from driftline.replay.recordings import RecordedRun, recorded_run, recorded_segm
 from driftline.replay.report import report_data
 from driftline.replay.result import ForcedResult, Limits
 from driftline.replay.subject import RecordedSubject
-from driftline.schemas import Contracts, UsageError, canonical_json, content_hash
+from driftline.schemas import Contracts, Decision, UsageError, canonical_json, content_hash
 
 RUN_ID_DIGITS = 12
 NAMES = (
@@ -110,8 +111,7 @@ def compare_recordings(request: Comparing) -> Comparison:
     result = _tested(request, arms, runs.baseline, runs.candidate, runs.beside)
     report = report_data(request.file.name, str(runs.baseline), str(runs.candidate), result, request.limits)
     report["noise_floor"] = plain(_noise_floor(request, arms, runs, result))
-    if runs.incumbent is not None:
-        report["attribution"] = plain(_attribution(request, arms, runs, runs.incumbent, result))
+    report["attribution"] = plain(_attribution(request, arms, runs, result))
     return Comparison(report, result)
 
 
@@ -169,37 +169,67 @@ def _noise_floor(request: Comparing, arms: RecordedArms, runs: _Runs, result: Fo
     if not runs.noise:
         return None
     found = {}
-    for logged in {
-        one.decision.decision_id: one for run in runs.noise for one in arms.segments[run].decisions
-    }.values():
-        judged = arms.floor(runs.noise, logged.decision.decision_id)
+    for event_id, logged in {id_: one for run in runs.noise for id_, one in arms.logged(run).items()}.items():
+        judged = arms.floor(runs.noise, event_id)
         if len(judged) > 1:
-            found[logged.decision.workflow] = floor_event(logged.decision.stream, judged)
-    levels = [level.level for level in result.judged.levels]
-    source = "replicates" if runs.floor else "incumbent"
-    return floor_data(source, [str(run) for run in runs.noise], found, result.pairs, levels, request.limits.alpha)
+            found[event_id] = floor_event(logged.decision.stream, judged)
+    source, names = "replicates" if runs.floor else "incumbent", [str(run) for run in runs.noise]
+    return floor_data(source, names, found, result.pairs, result.judged.levels, request.limits.alpha)
 
 
-def _attribution(
-    request: Comparing, arms: RecordedArms, runs: _Runs, incumbent: RecordedRun, result: ForcedResult
-) -> dict[str, Any]:
+def _attribution(request: Comparing, arms: RecordedArms, runs: _Runs, result: ForcedResult) -> dict[str, Any]:
     """The two contrasts, each a test of its own. Only runs that are named as the floor are one for the candidate."""
-    environment = _tested(request, arms, runs.baseline, incumbent)
-    change = _tested(request, arms, incumbent, runs.candidate, runs.floor)
-    found = attribute(
+    caused = partial(
+        attribute,
         verdict=result.verdict,
-        environment=environment.verdict,
-        change=change.verdict,
-        changed=[] if runs.baseline.model == runs.candidate.model else ["model"],
         drifted=0,
         compared=len(result.pairs),
         note=result.judged.note,
+        stopped_because=result.stopped_because,
     )
+    incumbent = runs.incumbent
+    if incumbent is None:
+        return attribution_data(caused(environment=None, change=None, changed=()))
+    environment = _tested(request, arms, runs.baseline, incumbent)
+    change = _tested(request, arms, incumbent, runs.candidate, runs.floor)
+    changed = _changes(arms, incumbent, runs.candidate)
     return attribution_data(
-        found,
+        caused(environment=environment.verdict, change=change.verdict, changed=changed),
         environment=_contrast(runs.baseline, incumbent, environment),
         candidate=_contrast(incumbent, runs.candidate, change),
     )
+
+
+def _changes(arms: RecordedArms, before: RecordedRun, after: RecordedRun) -> list[str]:
+    """What differs between two runs in some event that both answered, of `model`, `prompt` and `parameters`.
+
+    A system message that only one of two models was given is that model's way of being asked, and no other prompt:
+    one is held to the form of an answer by a schema, the other by an instruction.
+    """
+    same_model = before.model == after.model
+    found = arms.logged(before), arms.logged(after)
+    pairs = [(found[0][event_id].decision, found[1][event_id].decision) for event_id in found[0].keys() & found[1]]
+    changed = {
+        "model": not same_model,
+        "prompt": any(_asked_otherwise(one, other, same_model) for one, other in pairs),
+        "parameters": any(one.parameters != other.parameters for one, other in pairs),
+    }
+    return [name for name, is_changed in changed.items() if is_changed]
+
+
+def _asked_otherwise(one: Decision, other: Decision, same_model: bool) -> bool:
+    before, after = (decision.context_value()["messages"] for decision in (one, other))
+    if not same_model and _instructs(before) != _instructs(after):
+        before, after = ([message for message in chat if not _is_system(message)] for chat in (before, after))
+    return bool(before != after)
+
+
+def _instructs(messages: Sequence[Mapping[str, Any]]) -> bool:
+    return any(map(_is_system, messages))
+
+
+def _is_system(message: Mapping[str, Any]) -> bool:
+    return message.get("role") in {"system", "developer"}
 
 
 def _contrast(before: RecordedRun, after: RecordedRun, result: ForcedResult) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from driftline.detectors import betting_interval, mismatch_interval
+from driftline.detectors import LevelSummary, Noise, betting_interval, mismatch_interval
 from driftline.replay.levels import LEVELS, JudgedAnswer
 from driftline.replay.result import Pair
 
@@ -34,14 +34,17 @@ def floor_data(
     arms: Sequence[str],
     floor: Mapping[str, FloorEvent],
     pairs: Sequence[Pair],
-    levels: Sequence[str],
+    levels: Sequence[str | LevelSummary],
     alpha: float,
 ) -> dict[str, Any]:
     """The noise floor as a report holds it.
 
     `mismatch` is the mean over events of the share of pairs of runs that differ, with its 1 - `alpha` interval over
-    events of this kind: pairs of one event share runs, so the event is what is counted. `excess` is how much more
-    often the candidate differs from the baseline than that, event by event over those that both have.
+    events of this kind: pairs of one event share runs, so the event is what is counted. `excess` is the one that
+    the verdict rests on, with its interval: how much more often the candidate differs from the runs of the floor than
+    they do from one another (from A', where that is the only run, than the log does). Where the judge was given no
+    floor, it is how much more often the candidate differs from the baseline than `mismatch`, event by event over
+    those that both have.
 
     Not guaranteed: that all intervals hold at once; anything, if the events were chosen by how stable they are.
 
@@ -49,28 +52,34 @@ def floor_data(
         source: `replicates` or `incumbent`: what the runs are.
         arms: Their names.
         floor: Events by workflow.
-        pairs: Of the candidate's run, for the excess.
-        levels: Those that the answers have.
+        pairs: Of the candidate's run, for the excess where the judge had no floor.
+        levels: Those that the answers have, as the judge summed them up; by name where it had no floor.
         alpha: Of each interval.
     """
     changed = {pair.logged.decision.workflow: _changed(pair) for pair in pairs if not pair.lost}
     both = floor.keys() & changed.keys()
     shared = [(changed[workflow], floor[workflow].differing) for workflow in sorted(both)]
     measured = {}
-    for level in levels:
-        excess = [before[level] - noise[level] for before, noise in shared]
+    for one in levels:
+        level, noise = (one, None) if isinstance(one, str) else (one.level, one.noise)
         measured[level] = {
             **_measured([event.differing[level] for event in floor.values()], alpha),
-            "excess": sum(excess) / len(excess) if excess else None,
-            "excess_interval": betting_interval(excess, alpha, running=False),
+            **_excess([before[level] - differing[level] for before, differing in shared], noise, alpha),
         }
     return {
         "source": source,
         "arms": list(arms),
         "events": len(floor),
         "levels": measured,
-        "strata": list(_strata(floor.values(), levels, alpha)),
+        "strata": list(_strata(floor.values(), list(measured), alpha)),
     }
+
+
+def _excess(differences: Sequence[float], noise: Noise | None, alpha: float) -> dict[str, Any]:
+    if noise is not None:
+        return {"excess": noise.excess, "excess_interval": noise.excess_interval}
+    mean = sum(differences) / len(differences) if differences else None
+    return {"excess": mean, "excess_interval": betting_interval(differences, alpha, running=False)}
 
 
 def _strata(events: Iterable[FloorEvent], levels: Sequence[str], alpha: float) -> Iterable[dict[str, Any]]:

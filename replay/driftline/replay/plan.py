@@ -199,7 +199,11 @@ def count_calls(
     prices: PriceMap,
     not_before: str | None = None,
 ) -> PlannedCalls:
-    """What calls cost, each with the decision that it is like; they are of no pairs yet."""
+    """What calls cost, each with the decision that it is like; they are of no pairs yet.
+
+    What answers in the ledger have cost, `prices` takes to heart: a run that is resumed makes as much room as it had
+    learned to make.
+    """
     asked: Counter[str] = Counter()
     paid: list[tuple[Tokens, float | None]] = []
     models: dict[str, Price] = {}
@@ -208,9 +212,13 @@ def count_calls(
         price = models.setdefault(request.model, prices.of(request.model))
         key = call.arm.key(logged.decision, subject, request, call.asking)
         known = partial(ledger.get, not_before=not_before if call.ages else None)
-        if rounds_of(logged.decision, subject, request, key).carry(known) is None:
-            tokens = _tokens(logged, request, call.arm)
+        tokens = _tokens(logged, request, call.arm)
+        answer = rounds_of(logged.decision, subject, request, key).carry(known)
+        if answer is None:
             paid.append((tokens, price.usd(tokens)))
+        elif answer.cost_usd is not None:
+            room = price.usd(room_for(tokens, request.parameters)) or 0.0
+            prices.learn(request.model, room, answer.cost_usd)
     costs = [cost for _, cost in paid if cost is not None]
     return PlannedCalls(
         calls=asked.total(),
@@ -261,7 +269,8 @@ def _refuse_unpriced(models: str, price_map: str | None, limits: Limits, allow_u
 def room_in_usd(candidate: Candidate, prices: PriceMap, logged: LoggedDecision, request: ProposalRequest) -> float:
     """Dollars that must be left for a call to be made; 0 where the price is unknown."""
     tokens = room_for(_tokens(logged, request, candidate), request.parameters)
-    return prices.of(request.model).usd(tokens) or 0.0
+    usd = prices.of(request.model).usd(tokens)
+    return usd + prices.beyond(request.model) if usd else 0.0
 
 
 def plan_data(plan: ReplayPlan) -> dict[str, Any]:

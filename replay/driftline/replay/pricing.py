@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
+from driftline.consumers.models.failures import unknown_provider
 from driftline.consumers.models.gateway import OWN_PROVIDERS, load_litellm
 from driftline.consumers.proposing import ProposalRequest
 from driftline.replay.arms import first_attempt
@@ -19,6 +21,8 @@ CHARACTERS_A_TOKEN = 4
 """Of English text, by the providers' own rule of thumb; used where the log recorded no usage."""
 COMPLETION_TOKENS_UNKNOWN = 256
 """Where the log holds neither usage nor a text."""
+COMPLETION_TOKENS_MIN = 64
+"""Room is made for no fewer where the log tells no usage: a text does not show what was thought before it."""
 ROOM_FACTOR = 2.0
 """A call is let through when so many times its estimate fits, unless `max_tokens` bounds what it writes."""
 MAP_HASH_DIGITS = 12
@@ -61,6 +65,7 @@ class PriceMap:
     """Prices by model; LiteLLM, whose import takes seconds, is loaded for a provider that is not driftline's own."""
 
     _known: dict[str, Price] = field(default_factory=dict)
+    _beyond: dict[str, float] = field(default_factory=dict)
     _version: str | None = None
 
     def of(self, model: str) -> Price:
@@ -70,11 +75,19 @@ class PriceMap:
         an address of one's own (`api_base`) asks what the provider of that name does.
 
         Raises:
-            UsageError: LiteLLM is needed and not installed.
+            UsageError: LiteLLM is needed and not installed, or it knows no such provider.
         """
         if model not in self._known:
             self._known[model] = self._look_up(model)
         return self._known[model]
+
+    def learn(self, model: str, room_usd: float, paid_usd: float) -> None:
+        """Take to heart what an answer has cost for which so much room would have been made."""
+        self._beyond[model] = max(self.beyond(model), paid_usd - room_usd)
+
+    def beyond(self, model: str) -> float:
+        """Dollars that an answer of the model is known to have cost beyond the room that would have been made."""
+        return self._beyond.get(model, 0.0)
 
     @property
     def version(self) -> str | None:
@@ -102,10 +115,10 @@ def expected_tokens(logged: LoggedDecision, request: ProposalRequest, same_promp
     written = usage.completion_tokens
     recorded = read is not None and written is not None
     if read is None:
-        read = _characters_read(attempt, request) // CHARACTERS_A_TOKEN
+        read = math.ceil(_characters_read(attempt, request) / CHARACTERS_A_TOKEN)
     if written is None:
         text = attempt.raw_response
-        written = COMPLETION_TOKENS_UNKNOWN if text is None else len(text) // CHARACTERS_A_TOKEN
+        written = COMPLETION_TOKENS_UNKNOWN if text is None else math.ceil(len(text) / CHARACTERS_A_TOKEN)
     return Tokens(read, written, recorded)
 
 
@@ -121,11 +134,15 @@ def _characters_read(attempt: Attempt, request: ProposalRequest) -> int:
 def room_for(tokens: Tokens, parameters: Mapping[str, Any]) -> Tokens:
     """What must fit the budget before a call is made: more than is expected, or all that the parameters allow."""
     bounds = [parameters[name] for name in TOKEN_LIMITS if isinstance(parameters.get(name), int)]
-    completion = float(min(bounds)) if bounds else tokens.completion * ROOM_FACTOR
+    least = 0 if tokens.recorded else COMPLETION_TOKENS_MIN
+    completion = float(min(bounds)) if bounds else max(least, tokens.completion * ROOM_FACTOR)
     return Tokens(tokens.prompt * (1.0 if tokens.recorded else ROOM_FACTOR), completion, tokens.recorded)
 
 
 def _entry(litellm: Any, model: str) -> Mapping[str, Any]:
+    mistake = unknown_provider(model, lambda: litellm.get_llm_provider(model))
+    if mistake is not None:
+        raise mistake
     name, provider, _, _ = litellm.get_llm_provider(model)
     for known_as in (model, f"{provider}/{name}", name):
         entry: Mapping[str, Any] | None = litellm.model_cost.get(known_as)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from driftline.consumers.engine import answer_of
 from driftline.consumers.proposing import Answer, ProposerFailure
@@ -22,6 +23,8 @@ NOT_RECORDED = Answer(None, ProposerFailure.NOT_RECORDED, "the recording holds n
 class RecordedArms:
     """The runs of a recording, every answer judged once, whichever arms it takes part in.
 
+    Runs meet by event id, which a run answers once; what a recording calls the set it is from joins nothing.
+
     Args:
         segments: Each run's decisions.
         subject: Today's rules.
@@ -32,21 +35,30 @@ class RecordedArms:
     _logged: dict[RecordedRun, dict[str, LoggedDecision]] = field(default_factory=dict)
     _judged: dict[tuple[RecordedRun, str], JudgedAnswer] = field(default_factory=dict)
 
-    def judged(self, run: RecordedRun, decision_id: str) -> JudgedAnswer | None:
-        """What a run answered; None where the recording does not hold it."""
+    def logged(self, run: RecordedRun) -> Mapping[str, LoggedDecision]:
+        """A run's decisions by event id, in log order."""
         if run not in self._logged:
-            self._logged[run] = {one.decision.decision_id: one for one in self.segments[run].decisions}
-        logged = self._logged[run].get(decision_id)
+            self._logged[run] = {one.decision.workflow: one for one in self.segments[run].decisions}
+        return self._logged[run]
+
+    def planned(self, baseline: RecordedRun, candidate: RecordedRun) -> list[LoggedDecision]:
+        """Every event that one of the two runs answered: the baseline's in log order, then what it has no line of."""
+        before, after = self.logged(baseline), self.logged(candidate)
+        return [*before.values(), *(logged for event_id, logged in after.items() if event_id not in before)]
+
+    def judged(self, run: RecordedRun, event_id: str) -> JudgedAnswer | None:
+        """What a run answered; None where the recording does not hold it."""
+        logged = self.logged(run).get(event_id)
         if logged is None:
             return None
-        if (run, decision_id) not in self._judged:
+        if (run, event_id) not in self._judged:
             answer = as_logged(answer_of(first_attempt(logged.decision)))
-            self._judged[run, decision_id] = judge_answer(answer, logged.decision, self.subject)
-        return self._judged[run, decision_id]
+            self._judged[run, event_id] = judge_answer(answer, logged.decision, self.subject)
+        return self._judged[run, event_id]
 
-    def floor(self, runs: Sequence[RecordedRun], decision_id: str) -> list[JudgedAnswer]:
+    def floor(self, runs: Sequence[RecordedRun], event_id: str) -> list[JudgedAnswer]:
         """What those of the runs answered that have an outcome."""
-        found = [self.judged(run, decision_id) for run in runs]
+        found = [self.judged(run, event_id) for run in runs]
         return [judged for judged in found if judged is not None and not judged.lost]
 
 
@@ -58,7 +70,10 @@ def compare_runs(
     floor: Sequence[RecordedRun] = (),
     run_id: str = "",
 ) -> ForcedResult:
-    """Test one run against another, joined by decision, and read on to the end for rates and intervals.
+    """Test one run against another, joined by event, and read on to the end for rates and intervals.
+
+    An event that one of the two did not answer is lost, whichever of them it is: it costs coverage, and the stratum
+    that it lies in is one of the run's.
 
     Calls and dollars are those of the candidate that a replay which makes one call at a time would have paid up to
     its stop; the runs that it is held against are taken as cached. Names and coverage are of the whole segment.
@@ -71,25 +86,25 @@ def compare_runs(
         floor: Runs of the incumbent that the candidate is held against; none for no floor.
         run_id: Of the result.
     """
-    segment = arms.segments[baseline]
-    order = planned_order([logged.decision.workflow for logged in segment.decisions], limits.order_seed)
-    planned = [segment.decisions[index] for index in order][: limits.calls_max]
-    judge = _judge(segment, arms.subject, limits, len(floor))
+    events = arms.planned(baseline, candidate)
+    order = planned_order([logged.decision.workflow for logged in events], limits.order_seed)
+    planned = [events[index] for index in order][: limits.calls_max]
+    judge = _judge(events, arms.subject, limits, len(floor))
     pairs: list[Pair] = []
     stopped_at: int | None = None
     for index, logged in enumerate(planned):
         pair = _pair(arms, index, logged, (baseline, candidate), evidence=stopped_at is None)
         pairs.append(pair)
         if not pair.lost:
-            runs = arms.floor(floor, logged.decision.decision_id)
+            runs = arms.floor(floor, logged.decision.workflow)
             _observe(judge, logged.stratum, pair, tuple(run.floor_outcome() for run in runs))
         if stopped_at is None and judge.done:
             stopped_at = len(pairs)
-    return _result(run_id, judge, pairs, stopped_at, segment)
+    return _result(run_id, judge, pairs, stopped_at, cut_short=len(planned) < len(events))
 
 
-def _judge(segment: Segment, subject: Subject, limits: Limits, floor_runs: int) -> SequentialJudge:
-    strata = segment.planned()
+def _judge(events: Sequence[LoggedDecision], subject: Subject, limits: Limits, floor_runs: int) -> SequentialJudge:
+    strata = dict(sorted(Counter(logged.stratum for logged in events).items()))
     return SequentialJudge(
         list(strata),
         planned=strata,
@@ -112,7 +127,7 @@ def _pair(
     evidence: bool,
 ) -> Pair:
     decision = logged.decision
-    found = (arms.judged(run, decision.decision_id) for run in runs)
+    found = (arms.judged(run, decision.workflow) for run in runs)
     baseline, candidate = (one or judge_answer(NOT_RECORDED, decision, arms.subject) for one in found)
     return Pair(index, logged, baseline, candidate, evidence and not baseline.lost and not candidate.lost)
 
@@ -126,17 +141,18 @@ def _observe(judge: SequentialJudge, stratum: str, pair: Pair, floor: tuple[ArmO
 
 
 def _result(
-    run_id: str, judge: SequentialJudge, pairs: Sequence[Pair], stopped_at: int | None, segment: Segment
+    run_id: str, judge: SequentialJudge, pairs: Sequence[Pair], stopped_at: int | None, cut_short: bool
 ) -> ForcedResult:
     until_stop = pairs[:stopped_at]
     coverage = sum(not pair.lost for pair in pairs) / len(pairs) if pairs else 0.0
-    verdict, because = _verdict(judge, coverage if pairs else 1.0, len(pairs) < len(segment.decisions))
-    prices = [pair.candidate.answer.cost_usd for pair in until_stop if not pair.candidate.lost]
+    verdict, because = _verdict(judge, coverage if pairs else 1.0, cut_short)
+    judged = judge.summary()
+    prices = [pair.candidate.answer.cost_usd for pair in until_stop if not pair.lost]
     return ForcedResult(
         run_id=run_id,
         verdict=verdict,
         stopped_because=because,
-        judged=judge.summary(),
+        judged=replace(judged, note="") if because == "coverage" else judged,
         alarm_after=judge.alarm_after,
         pairs=pairs,
         paid_calls=sum(not pair.baseline.lost for pair in until_stop),
@@ -145,7 +161,7 @@ def _result(
         estimate_calls=0,
         cost_usd=None if None in prices else sum(price or 0.0 for price in prices),
         coverage=coverage,
-        repeated_decisions=segment.repeated,
+        repeated_decisions=0,  # one answer of a run to an event, or the recording is refused
         verifier_drift=0,  # a recording holds no verdict of then
     )
 

@@ -23,7 +23,7 @@ def parse_recorded_time(text: Any) -> datetime:
     """A recorded time in UTC: ISO 8601, or `2025-03-01_10-58-34`. A time without a zone is taken as UTC.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is neither, or its UTC time lies outside the years 1 to 9999.
     """
     if not isinstance(text, str):
         raise ValueError("not a text")
@@ -31,7 +31,10 @@ def parse_recorded_time(text: Any) -> datetime:
         time = datetime.fromisoformat(_UNDERSCORED.sub(r"\1T\2:\3:\4", text))
     except ValueError:
         raise ValueError(f"{text[:40]!r} is neither ISO 8601 nor 2025-03-01_10-58-34") from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{text[:40]!r} is no time in UTC: its year is not one of 1 to 9999 there") from None
 
 
 class RecordedLine(BaseModel):

@@ -234,6 +234,62 @@ def test_answers_that_are_missing_cost_coverage(tmp_path: Path, compare: Compare
     assert written(out)["stopped_because"] == "coverage"
 
 
+def test_events_that_only_the_candidate_answered_cost_coverage_too(tmp_path: Path, compare: Compare) -> None:
+    """The hard questions: the baseline has no line of them, and the candidate gets every one of them wrong."""
+    lines = [line(n, "acme/old", "yes") for n in range(300)]
+    lines += [line(n, "acme/new", "yes" if n < 300 else "no") for n in range(500)]
+    out = tmp_path / "out.json"
+    done = compare(recording(tmp_path / "hole.jsonl", lines), "acme/old", "acme/new", "--json", str(out))
+    assert (done.exit_code, written(out)["stopped_because"], written(out)["events"]) == (4, "coverage", 300)
+    said = " ".join(done.output.split())
+    assert "coverage 60%" in said
+    assert "200 without an outcome of the log (not_recorded)" in said
+    assert "cause: unknown; coverage is too low for a verdict" in said
+    assert "equivalent" not in said
+
+
+def test_dollars_are_of_the_events_that_both_answered(tmp_path: Path, compare: Compare) -> None:
+    lines = [line(n, "acme/old", "yes") for n in range(40)] + [line(n, "acme/new", "yes") for n in range(42)]
+    out = tmp_path / "out.json"
+    compare(recording(tmp_path / "more.jsonl", lines), "acme/old", "acme/new", "--json", str(out))
+    data = written(out)
+    assert (data["events"], data["paid_calls"], data["cost_usd"]) == (40, 40, 20.0)
+
+
+def test_events_meet_by_their_id_whatever_set_they_are_said_to_be_of(tmp_path: Path, compare: Compare) -> None:
+    runs = (("acme/old", 0, "yes"), ("acme/old", 1, "yes"), ("acme/old", 2, "yes"), ("acme/new", 0, "no"))
+    lines = [line(n, model, said, run, set=f"{model}-{run}") for n in range(60) for model, run, said in runs]
+    out, file = tmp_path / "out.json", recording(tmp_path / "sets.jsonl", lines)
+    done = compare(file, "acme/old", "acme/new", "--floor", "acme/old@1,2", "--json", str(out))
+    data = written(out)
+    assert (done.exit_code, data["events"]) == (1, 60)
+    assert data["noise_floor"]["levels"]["verdict"]["excess"] == 1.0
+
+
+SYSTEM, ASKED = {"role": "system", "content": "answer yes or no"}, {"role": "user", "content": "Well?"}
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "cause"),
+    [
+        ("acme/new", {}, "model"),
+        ("acme/new", {"messages": [SYSTEM, ASKED]}, "model"),
+        ("acme/new", {"messages": [{**ASKED, "content": "Well, well?"}]}, "model or prompt"),
+        ("acme/old", {"messages": [SYSTEM, ASKED]}, "prompt"),
+        ("acme/old", {"params": {"temperature": 1}}, "parameters"),
+        ("acme/old", {"params": {"temperature": 1}, "messages": [SYSTEM]}, "prompt or parameters"),
+    ],
+)
+def test_the_cause_is_what_the_recording_shows_to_differ(
+    model: str, more: dict[str, Any], cause: str, tmp_path: Path, compare: Compare
+) -> None:
+    lines = [line(n, "acme/old", "yes", run, messages=[ASKED]) for n in range(60) for run in range(2)]
+    lines += [line(n, model, "no", 9, **{"messages": [ASKED], **more}) for n in range(60)]
+    out, file = tmp_path / "out.json", recording(tmp_path / "causes.jsonl", lines)
+    compare(file, "acme/old@0", f"{model}@9", "--incumbent", "acme/old@1", "--json", str(out))
+    assert written(out)["attribution"]["cause"] == cause
+
+
 def test_pages_are_written_and_nothing_else_is_left_behind(
     answers: Path, compare: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +330,14 @@ def test_a_malformed_line_is_named(tmp_path: Path, compare: Compare) -> None:
     error = compare(file, "acme/old", "acme/old").exception
     assert isinstance(error, BadInput)
     assert f"{file}:2: stream" in str(error)
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_utc_has_no_year_for_is_named_by_its_line(time: str, tmp_path: Path, compare: Compare) -> None:
+    file = recording(tmp_path / "bad.jsonl", [line(0, "acme/old", "yes"), line(1, "acme/old", "yes", time=time)])
+    error = compare(file, "acme/old", "acme/old").exception
+    assert isinstance(error, BadInput)
+    assert f"{file}:2: time" in str(error)
 
 
 @pytest.fixture

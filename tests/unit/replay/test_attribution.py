@@ -51,6 +51,20 @@ def test_arms_that_were_shown_to_be_equivalent_are_not_said_to_be_too_little_rea
     assert open_.why == "nothing diverged, and too little was read to call the arms equivalent"
 
 
+def test_a_run_without_coverage_is_said_to_lack_it_and_not_to_have_found_nothing() -> None:
+    lacking = attribute(
+        verdict="inconclusive",
+        environment=None,
+        change=None,
+        changed=(),
+        drifted=0,
+        compared=50,
+        stopped_because="coverage",
+    )
+    assert lacking.cause == "unknown"
+    assert lacking.why.startswith("coverage is too low for a verdict")
+
+
 def test_rules_that_changed_are_the_cause_where_nothing_diverged() -> None:
     by_rules = found("equivalent", "equivalent", "equivalent", drifted=7)
     assert (by_rules.cause, by_rules.why) == ("verifier", "today's rules judge 7 of 50 logged answers otherwise")

@@ -70,6 +70,16 @@ def test_what_is_equivalent_in_net_rate_alone_says_so_beside_the_cause(compare: 
     assert found.report["attribution"]["why"].startswith("net rate equivalent over the decisions of this segment")
 
 
+def test_the_excess_that_is_told_is_the_one_that_the_verdict_rests_on(compare: Compare) -> None:
+    found = compare("acme/new", floor="acme/old@0,1")
+    told = found.report["noise_floor"]["levels"]
+    decided = {level.level: level.noise for level in found.result.judged.levels}
+    assert {"bytes", "verdict"} <= decided.keys()
+    for name, noise in decided.items():
+        assert noise is not None
+        assert (told[name]["excess"], tuple(told[name]["excess_interval"])) == (noise.excess, noise.excess_interval)
+
+
 def test_a_floor_of_another_model_is_refused(compare: Compare) -> None:
     with pytest.raises(UsageError, match="of another model than the baseline"):
         compare("acme/new", floor="acme/older@0,1")

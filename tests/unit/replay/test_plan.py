@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from driftline.consumers.prompt import Prompt
+from driftline.consumers.proposing import Answer
 from driftline.detectors import StratumChange, power_over_strata, smallest_detectable_change
 from driftline.replay import Candidate, Ledger, Limits, RecordedSubject, Segment
 from driftline.replay.arms import Asking, Incumbent, calls_of
@@ -69,7 +71,8 @@ def test_where_the_log_counted_no_tokens_the_length_of_texts_tells(
 ) -> None:
     calls = make_plan(GPT, segment=questions(8)).calls
     assert calls.recorded_usage == 0.0
-    assert calls.prompt_tokens == 8 * (len("yes or no?") // 4)
+    assert calls.prompt_tokens == 8 * math.ceil(len("yes or no?") / 4)
+    assert calls.completion_tokens == 8, "three characters are a token"
 
 
 def test_every_round_reads_the_tools_again_and_what_they_told(
@@ -83,7 +86,7 @@ def test_every_round_reads_the_tools_again_and_what_they_told(
     tools = ({"name": "payments"},)
     request = dataclasses.replace(GPT.request(logged.decision, quiz, "run", 0, Asking()), tools=tools)
     shown, told = len("yes or no?") + len(json.dumps(tools[0])), len("{}[1, 2, 3]")
-    assert expected_tokens(logged, request, same_prompt=False).prompt == (3 * shown + (2 + 1) * told) // 4
+    assert expected_tokens(logged, request, same_prompt=False).prompt == math.ceil((3 * shown + (2 + 1) * told) / 4)
 
 
 def test_an_unknown_price_is_refused_unless_it_is_allowed(make_plan: MakePlan) -> None:
@@ -102,8 +105,6 @@ def test_no_budget_is_promised_where_no_price_is_known(make_plan: MakePlan) -> N
 def test_what_the_ledger_holds_is_not_priced_again(
     make_plan: MakePlan, measured: Segment, quiz: RecordedSubject, ledger: Ledger
 ) -> None:
-    from driftline.consumers.proposing import Answer
-
     before = make_plan(GPT).calls
     for logged in measured.decisions[:10]:
         key = GPT.key(logged.decision, quiz, GPT.request(logged.decision, quiz, "r", 0))
@@ -155,6 +156,35 @@ def test_the_room_for_a_call_is_bounded_by_what_its_parameters_allow(
     assert rooms == pytest.approx([read + 120 * price.completion_usd, read + 200 * price.completion_usd])
 
 
+def test_room_is_made_for_more_than_a_short_text_where_the_log_counted_no_tokens(
+    quiz: RecordedSubject, questions: Callable[..., Segment]
+) -> None:
+    prices, (logged, *_) = PriceMap(), questions(8).decisions
+    price = prices.of("openai/gpt-4o")
+    assert price.completion_usd is not None
+    room = room_in_usd(GPT, prices, logged, GPT.request(logged.decision, quiz, "r", 0))
+    assert room > 64 * price.completion_usd
+
+
+def test_a_resumed_run_makes_room_for_what_the_answers_in_the_ledger_have_cost(
+    make_plan: MakePlan, measured: Segment, quiz: RecordedSubject, ledger: Ledger
+) -> None:
+    prices, (first, second, *_) = PriceMap(), measured.decisions
+    request = GPT.request(second.decision, quiz, "r", 0)
+    before = room_in_usd(GPT, prices, second, request)
+    key = GPT.key(first.decision, quiz, GPT.request(first.decision, quiz, "r", 0))
+    ledger.put(key, Answer("yes", cost_usd=0.1), "r", "2026-09-22T12:00:00Z")
+    plan_replay(measured, quiz, GPT, ledger, Limits(), prices)
+    assert before < 0.01
+    assert room_in_usd(GPT, prices, second, request) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("model", ["foo/bar", "nobodys-provider/gpt"])
+def test_a_model_of_a_provider_that_nobody_knows_is_the_users_mistake(model: str, make_plan: MakePlan) -> None:
+    with pytest.raises(UsageError, match=f"no provider is known for the model '{model}'"):
+        make_plan(Candidate(model))
+
+
 def test_a_changed_prompt_is_shown_as_a_diff(measured: Segment, quiz: RecordedSubject) -> None:
     candidate = Candidate("openai/gpt-4o", Prompt("{{ messages }}\nBe brief."))
     diff = prompt_diff(measured, quiz, candidate)
@@ -188,8 +218,6 @@ def test_power_is_of_pairs_however_many_calls_each_takes(make_plan: MakePlan) ->
 def test_what_was_answered_yesterday_is_planned_to_be_paid_again_beside_the_incumbent(
     make_plan: MakePlan, measured: Segment, quiz: RecordedSubject, ledger: Ledger
 ) -> None:
-    from driftline.consumers.proposing import Answer
-
     for logged in measured.decisions[:10]:
         for call in calls_of(GPT, MINI):
             request = call.arm.request(logged.decision, quiz, "r", 0, call.asking)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from driftline.consumers.models import Patience
-from driftline.consumers.proposing import Answer, ProposalRequest, ProposerFailure
+from driftline.consumers.proposing import Answer, CallKey, ProposalRequest, ProposerFailure
 from driftline.replay import Candidate, ForcedReplay, ForcedResult, Ledger, Limits, RecordedSubject, Segment
 from driftline.replay.arms import Incumbent
 from driftline.replay.asking import steady
@@ -122,6 +122,70 @@ def test_calls_that_turn_out_cheaper_leave_their_room_to_those_that_wait(spend: 
     result = spend(model, 0.25, room=3 * CENT)
     assert model.calls == 23, "the next needs room for three cents, and two are left"
     assert result.stopped_because == "budget_ended"
+
+
+class Verbose(Priced):
+    """Writes three times what the log did; as many calls at a time as are let through come back together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_flight: list[int] = []
+        self._now = 0
+
+    async def propose(self, request: ProposalRequest) -> Answer:
+        self._now += 1
+        self.in_flight.append(self._now)
+        answer = await super().propose(request)
+        self._now -= 1
+        return answer
+
+
+def test_a_model_that_writes_more_than_the_log_did_keeps_to_the_budget_all_the_same(
+    spend: Callable[..., ForcedResult],
+) -> None:
+    model, again = Verbose(), Verbose()
+    result = spend(model, 0.25, room=CENT / 3)
+    resumed = spend(again, 0.25, room=CENT / 3)
+    assert (model.calls, result.stopped_because) == (25, "budget_ended")
+    assert (again.calls, resumed.judged) == (0, result.judged)
+
+
+def test_few_calls_are_made_before_it_is_known_what_an_answer_costs(spend: Callable[..., ForcedResult]) -> None:
+    """The very first may still be too many: what an answer costs is known once it has come."""
+    model = Verbose()
+    spend(model, 0.005, room=CENT / 300)
+    assert model.calls == max(model.in_flight) == 4
+    later = Verbose()
+    spend(later, 0.50, room=CENT)
+    assert max(later.in_flight) > 4, "once one has come, all go"
+
+
+def test_what_calls_have_cost_counts_for_the_model_that_asked_for_it(questions: Callable[..., Segment]) -> None:
+    """A dear incumbent beside a cheap candidate takes no room from it."""
+    logged = questions(1).decisions[0]
+
+    async def rooms() -> tuple[float, ...]:
+        spending = Spending(2.0, room=lambda logged, request: 0.001)
+        dear, cheap = (ProposalRequest(name, (), CallKey("d0", "w0")) for name in ("acme/dear", "acme/cheap"))
+        first = await spending.admit(logged, dear)
+        assert first is not None
+        spending.settle(first, [Answer("yes", cost_usd=0.5)])
+        return tuple([await spending.admit(logged, request) or 0.0 for request in (cheap, dear)])
+
+    assert asyncio.run(rooms()) == pytest.approx((0.001, 0.5))
+
+
+@pytest.mark.parametrize(("cost", "said"), [(0.04, ""), (0.2, "has cost $0.2000, more than its budget of $0.1:")])
+def test_a_budget_that_was_passed_is_told(cost: float, said: str, questions: Callable[..., Segment]) -> None:
+    async def spent() -> Spending:
+        spending = Spending(0.1, room=lambda logged, request: 0.05)
+        room = await spending.admit(questions(1).decisions[0], ProposalRequest("acme/new", (), CallKey("d0", "w0")))
+        spending.settle(room or 0.0, [Answer("yes", cost_usd=cost)])
+        return spending
+
+    overrun = asyncio.run(spent()).overrun
+    assert said in overrun
+    assert bool(overrun) == bool(said)
 
 
 def test_progress_tells_what_is_spent_and_what_may_be(spend: Callable[..., ForcedResult]) -> None:
