@@ -208,7 +208,8 @@ def diverged(workplace: Path, app: App, exporter: int) -> ReplayDone:
 @pytest.fixture(scope="module")
 def counted(cluster: Settings, app: App, exporter: int) -> Coordinates:
     """What a night leaves that was counted whole; the next one never comes."""
-    placed = publish_night(Log(cluster, Contracts.load()), app.name, "2026-10-02", CUSTOMERS, "equivalent", Limits())
+    told = "2026-10-02", datetime(2026, 10, 3, tzinfo=UTC), CUSTOMERS, "equivalent", Limits()
+    placed = publish_night(Log(cluster, Contracts.load()), app.name, *told)
     until(lambda: b'mode="nightly",verdict="equivalent"} 1.0' in metrics_of(exporter), lambda: "no night is shown")
     return placed
 

@@ -219,6 +219,12 @@ def nights(cluster: Settings, folder: Path, text: str, named: str = "renewals", 
     return [one for one in examine(settings, [], path) if one.area == "nightly"]
 
 
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the provider of the models that are named here; nothing is asked of it."""
+    monkeypatch.setenv("OPENAI_API_KEY", "not-a-key")
+
+
 KNOWN, NOBODY = "openai/gpt-4o", "openai/nobody-knows-it"
 BUDGET = "[apps.renewals.limits]\nbudget_usd = 1.0\n"
 UNPRICED = "[apps.renewals.limits]\nallow_unpriced = true\nmax_calls = 10\n"
@@ -238,7 +244,7 @@ UNPRICED = "[apps.renewals.limits]\nallow_unpriced = true\nmax_calls = 10\n"
     ids=["known", "of a candidate", "without a budget", "allowed", "no budget holds", "of the incumbent", "free"],
 )
 def test_a_night_that_would_be_refused_for_an_unknown_price_is_told_by_day(
-    cluster: Settings, tmp_path: Path, text: str, refused: list[str]
+    cluster: Settings, tmp_path: Path, key: None, text: str, refused: list[str]
 ) -> None:
     findings = nights(cluster, tmp_path, text)
     assert [one.what.partition("the price of ")[2].split()[0] for one in wrong(findings)] == refused
@@ -247,7 +253,7 @@ def test_a_night_that_would_be_refused_for_an_unknown_price_is_told_by_day(
 
 
 def test_a_candidate_of_the_logs_model_is_priced_as_the_apps_own(
-    cluster: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cluster: Settings, tmp_path: Path, key: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = MODULE + f"app = replace(app, boundaries=[replace(b, proposer={NOBODY!r}) for b in app.boundaries])"
     (tmp_path / "nightly_unpriced.py").write_text(module.format(name="renewals"))

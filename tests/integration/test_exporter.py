@@ -22,7 +22,7 @@ from tests.ports import steady_port
 from driftline.console.exporting import Watcher, read_standing
 from driftline.console.exporting.collector import LogState
 from driftline.console.health import Health
-from driftline.console.local import LocalKafka
+from driftline.console.local import LocalKafka, LocalRegistry
 from driftline.consumers import App
 from driftline.consumers.prepare import prepare
 from driftline.consumers.runtime import Runtime
@@ -217,6 +217,23 @@ def test_a_broker_that_goes_away_and_comes_back_costs_nothing_but_the_time(tmp_p
         kafka.stop()
 
 
+def test_a_registry_that_goes_away_is_told_though_the_broker_answers_and_nothing_new_comes(
+    tmp_path: Path, cluster: Settings
+) -> None:
+    TopicAdmin(cluster).ensure(own_specs())
+    registry = LocalRegistry(tmp_path)
+    try:
+        url = registry.start(steady_port(), die_with_caller=True).url
+        with watching(cluster.model_copy(update={"registry_url": url, "apps": {}})) as shown:
+            shown.wait_for(lambda state: state.up)
+            registry.stop()
+            shown.wait_for(lambda state: not state.up)
+            registry.start(die_with_caller=True)
+            shown.wait_for(lambda state: state.up)
+    finally:
+        registry.stop()
+
+
 @pytest.fixture
 def command(cluster: Settings, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts `driftline exporter` in an empty folder, and ends what a test has left."""
@@ -225,6 +242,7 @@ def command(cluster: Settings, tmp_path: Path) -> Iterator[Callable[..., subproc
 
     def start(brokers: str) -> subprocess.Popen[bytes]:
         words = [sys.executable, "-c", MAIN, "exporter", "--http-port", "0", "--every", "0.2", "--log-format", "json"]
+        words += ["--candidates-max", "1000"]
         given = {**environment, "DRIFTLINE_BOOTSTRAP_SERVERS": brokers}
         with (tmp_path / "log").open("wb") as log:
             started.append(subprocess.Popen(words, stderr=log, cwd=tmp_path, env=given))

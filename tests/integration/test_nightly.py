@@ -182,16 +182,73 @@ def test_evidence_grows_from_night_to_night_to_what_one_process_would_hold(workp
     assert state["nights"] == [str(night) for night in (FIRST, SECOND, LAST)]
 
 
-def test_a_candidate_that_diverged_is_told_so_on_every_night_since(
+def test_a_candidate_that_diverged_is_told_of_since_but_neither_asked_nor_published_again(
     workplace: Path, cluster: Settings, app: App
 ) -> None:
     path = configured(workplace, "sim/renewals-fenced", seed=5)
-    first, second = run(path, FIRST, SECOND)
+    [first] = run(path, FIRST)
+    before = alerts(cluster, app)
+    [second] = run(path, SECOND)
     assert [tried(done)["verdict"] for done in (first, second)] == ["diverged", "diverged"]
     assert {tried(done)["diverged_on"] for done in (first, second)} == {str(FIRST)}
-    assert exit_code([first]) == exit_code([second]) == 1
-    told = [id_ for id_ in alerts(cluster, app) if tried(first)["run_id"] in id_ or tried(second)["run_id"] in id_]
-    assert [id_.partition("/")[2] for id_ in told] == ["ReplayCompleted/diverged", "DivergenceAlert"] * 2
+    assert (tried(second)["paid_calls"], tried(second)["cost_usd"], tried(second)["alerts"]) == (0, 0, {})
+    assert tried(second)["events"] == tried(first)["events"]
+    [told] = [line for line, _ in summary_lines([second]) if "candidate" in line]
+    assert f"since {FIRST}" in told
+    assert "not asked any more, 0 calls: take it out" in told
+    assert [exit_code([first]), exit_code([second])] == [1, 0], "it woke somebody on the night of its alarm"
+    run_id = tried(first)["run_id"]
+    assert [id_ for id_ in before if run_id in id_] == [
+        f"{run_id}/ReplayCompleted/diverged",
+        f"{run_id}/DivergenceAlert",
+    ]
+    added = [id_.partition("/")[2] for id_ in alerts(cluster, app)[len(before) :]]
+    of_runs = [id_ for id_ in added if id_ != "ReplayCompleted/equivalent"]  # that of the night itself, told once
+    assert of_runs == ["ReplayCompleted/inconclusive"], "of the incumbent alone"
+
+
+def test_an_alarm_of_tonight_alone_ends_no_reading(workplace: Path) -> None:
+    """The watch lets so many decisions pass that none of its alarms can be meant."""
+    path = workplace / "nightly.toml"
+    asked = "model = 'sim/renewals-fenced'\nsample = 1000\ndecisions_between_alarms = 1e300\n"
+    path.write_text(f"[apps.{NAME}.incumbent]\n{asked}")
+    [done] = run(path, FIRST)
+    part = done.parts["incumbent"]
+    assert (part["compared"], part["events"], part["drifted"]) == (A_NIGHT, A_NIGHT, False)
+    assert (part["verdict"], part["stopped_because"]) == ("inconclusive", "segment_ended")
+
+
+def test_a_night_ends_with_the_alarm_of_all_nights_though_tonight_alone_shows_little(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("driftline.console.nightly_runs.DECISIONS_MIN", 4)
+    path = configured(workplace, "sim/renewals-fenced", seed=15)
+    path.write_text(path.read_text() + f"[apps.{NAME}.limits]\nmax_calls = 36\nconcurrency = 1\n")
+    first, second = run(path, FIRST, SECOND)
+    assert (tried(first)["verdict"], tried(first)["stopped_because"]) == ("inconclusive", "budget_ended")
+    assert (tried(second)["verdict"], tried(second)["stopped_because"]) == ("diverged", "alarm")
+    assert tried(second)["compared"] < tried(first)["compared"] == 18, "its own 18 calls were not what it took"
+
+
+def test_another_alpha_asks_nobody_about_a_night_that_is_counted(workplace: Path) -> None:
+    path = configured(workplace, "sim/renewals-reworded", seed=13)
+    before = run(path, FIRST)
+    path.write_text(path.read_text() + f"[apps.{NAME}.limits]\nalpha = 0.4\n")
+    [again] = run(path, FIRST)
+    assert (again.already, again.parts) == (True, before[0].parts)
+    [later] = run(path, SECOND)
+    assert tried(later)["nights"] == 2
+
+
+def test_another_effect_is_tested_for_from_the_next_night_on_and_that_is_said(workplace: Path) -> None:
+    path = configured(workplace, "sim/renewals-reworded", seed=14)
+    run(path, FIRST)
+    path.write_text(path.read_text() + f"[apps.{NAME}.limits]\nmin_effect = 0.02\n")
+    again, later = run(path, FIRST, SECOND)
+    assert (again.already, tried(again)["nights"], tried(later)["nights"]) == (True, 1, 1)
+    told = [line for line, _ in summary_lines([again, later]) if "candidate" in line]
+    assert "counted with min_effect 0, 0.02 holds from the next night on" in told[0]
+    assert "its evidence begins anew with min_effect 0.02" in told[1]
 
 
 def test_missed_nights_are_caught_up_in_order_and_counted_ones_stay(workplace: Path) -> None:

@@ -7,7 +7,7 @@ import itertools
 import json
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -17,11 +17,14 @@ from confluent_kafka import Consumer, TopicPartition
 
 from driftline.consumers import Answer, App, ProposalRequest
 from driftline.consumers.control import make_setting, write_setting
+from driftline.consumers.deciding import Decided
+from driftline.consumers.lanes import Lanes
+from driftline.consumers.partition import OwnedPartition
 from driftline.consumers.prepare import prepare
 from driftline.consumers.runtime import Runtime, RuntimeLimits
 from driftline.examples.renewals.app import OUTCOMES
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import KafkaReader, Settings, TopicAdmin
+from driftline.log import KafkaReader, Record, Settings, TopicAdmin
 from driftline.log.positions import read_metadata
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
@@ -339,6 +342,63 @@ def test_a_decision_that_fails_ends_the_run_and_what_was_paid_is_kept(cluster: S
     runtime(app, cluster, after).run(until_end=True)
     assert len(after.calls) == 18
     check_order(app, cluster, 30)
+
+
+class FailingOnThird(Proposer):
+    """Fails on the third event of a workflow, not before it is released."""
+
+    def __init__(self, workflow: str) -> None:
+        super().__init__()
+        self.workflow = workflow
+        self.reached = threading.Event()
+        self.release = threading.Event()
+
+    async def hold(self, request: ProposalRequest) -> None:
+        if request.key.workflow == self.workflow and self.calls.count(self.workflow) == 3:
+            self.reached.set()
+            await asyncio.to_thread(self.release.wait, PATIENCE_S)
+            raise UsageError("a rule of the app fails")
+
+
+class PolledBeforeItIsSeen:
+    """Hands further events of the workflow to the lanes after its decision failed, before the runtime hears of it."""
+
+    def __init__(self, lanes: Lanes[Decided], proposer: FailingOnThird) -> None:
+        self._lanes = lanes
+        self._proposer = proposer
+        self._submit = lanes.submit
+
+    def __call__(self, records: Sequence[tuple[OwnedPartition, Record]]) -> None:
+        of_the_workflow = any(record.key == self._proposer.workflow.encode() for _, record in records)
+        fails_now = of_the_workflow and self._proposer.reached.is_set() and not self._proposer.release.is_set()
+        if fails_now:
+            self._proposer.release.set()
+            self._settle()
+        self._submit(records)
+        if fails_now:
+            self._settle()
+
+    def _settle(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._idle(), self._lanes._loop).result(PATIENCE_S)
+
+    async def _idle(self) -> None:
+        while self._lanes._ready or self._lanes._workers:
+            await asyncio.sleep(0)
+
+
+def test_behind_a_decision_that_failed_nothing_of_its_workflow_is_decided_before_it(
+    cluster: Settings, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = publish(app, cluster, 300, workflows=20)
+    proposer = FailingOnThird(events[0].workflow)
+    first = runtime(app, cluster, proposer, buffered_max=40)
+    monkeypatch.setattr(first._lanes, "submit", PolledBeforeItIsSeen(first._lanes, proposer))
+    with pytest.raises(UsageError, match="a rule of the app fails"):
+        first.run(until_end=True)
+    assert proposer.release.is_set()
+    assert proposer.calls.count(proposer.workflow) == 3
+    runtime(app, cluster, Proposer()).run(until_end=True)
+    check_order(app, cluster, 300)
 
 
 def forget_positions(app: App, settings: Settings) -> None:

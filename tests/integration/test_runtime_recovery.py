@@ -15,8 +15,10 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +27,31 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartiti
 from confluent_kafka.admin import AdminClient
 
 from driftline.consumers import Answer, App, ProposalRequest
+from driftline.consumers.batch import Batch
+from driftline.consumers.committing import OUTAGE_S_MAX, Committer
+from driftline.consumers.deciding import Decided
+from driftline.consumers.partition import OwnedPartition
 from driftline.consumers.prepare import prepare
+from driftline.consumers.rows import Rows
 from driftline.consumers.runtime import RunSummary, Runtime, RuntimeLimits
 from driftline.examples.renewals.app import OUTCOMES
 from driftline.examples.renewals.app import app as renewals
-from driftline.log import CommitRefused, Settings
-from driftline.log.writer import Transaction
+from driftline.log import (
+    CommitRefused,
+    GroupConsumer,
+    Outgoing,
+    Record,
+    Settings,
+    TransactionalWriter,
+    Unfinished,
+    WriterFenced,
+)
+from driftline.log.clients import REQUEST_TIMEOUT_S
+from driftline.log.membership import is_member
+from driftline.log.writer import TRANSACTION_TIMEOUT_MS, Transaction
 from driftline.producers import Publisher
 from driftline.producers.renewals import synthetic_renewals
-from driftline.schemas import Codec, Registry
+from driftline.schemas import Codec, KafkaUnreachable, Registry
 
 pytestmark = pytest.mark.integration
 
@@ -250,9 +268,132 @@ def test_a_second_process_in_the_same_slot_fences_the_first(
     go_on.set()
     with pytest.raises(CommitRefused, match="another process may run with the same app and slot") as caught:
         first.result(60)
-    assert caught.value.fenced
+    assert (caught.value.fenced, caught.value.exit_code) == (True, os.EX_TEMPFAIL)
     make_runtime(app, cluster, Renewing()).run(until_end=True)
     check_exactly_once(app, cluster)
+
+
+class Clock:
+    """A clock that tests advance."""
+
+    def __init__(self) -> None:
+        self.time = 0.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Slot:
+    """A process slot: its place in the group, its transactional id, and a batch to be committed."""
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        place = f"driftline.{app.name}.0"
+        self._partitions = settings.partitions
+        self.clock = Clock()
+        self.writer = TransactionalWriter(settings, place)
+        self.inbox = GroupConsumer(settings, app.group, app.topics.events)
+        self.inbox.open(lambda standing: None, lambda partitions: None, instance=place)
+        still_in = partial(is_member, settings, app.group)
+        self._committer = Committer(self.writer, self.inbox, app.topics.events, still_in, clock=self.clock)
+
+    def batch(self) -> Batch:
+        """Of the next record; until there is one, the slot joins the group."""
+        records: list[Record] = []
+        while not records or self.inbox.group_metadata is None or len(self.inbox.owned) < self._partitions:
+            records += self.inbox.poll(1, 0.05)
+        at = records[0].at
+        owner, batch = OwnedPartition(at.partition, Unfinished(at.offset, at.offset), Rows(None)), Batch()
+        owner.tracker.take(at.offset)
+        batch.add(Decided(owner, records[0], []))
+        return batch
+
+    def commit_late(self, batch: Batch, monkeypatch: pytest.MonkeyPatch) -> bool:
+        """Commit; the first try takes as long as a transaction may."""
+        plain, late = Transaction.send, iter([TRANSACTION_TIMEOUT_MS / 1000])
+
+        def send(transaction: Transaction, records: Sequence[Outgoing]) -> None:
+            self.clock.time += next(late, 0.0)
+            plain(transaction, records)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Transaction, "send", send)
+            return self._committer.commit(batch)
+
+    def close(self) -> None:
+        self.inbox.close()
+        self.writer.close()
+
+
+@pytest.fixture
+def slots(cluster: Settings, app: App) -> Iterator[Callable[[], Slot]]:
+    with ExitStack() as closing:
+
+        def make() -> Slot:
+            slot = Slot(app, cluster)
+            closing.callback(slot.close)
+            return slot
+
+        yield make
+
+
+def test_a_process_that_wakes_after_its_successor_came_leaves_it_the_transactional_id(
+    slots: Callable[[], Slot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = slots()
+    batch = first.batch()
+    first.writer.open()
+    second = slots()
+    second.writer.open()
+    other = second.batch()
+    with pytest.raises(WriterFenced, match="its place in the group is lost") as caught:
+        first.commit_late(batch, monkeypatch)
+    assert caught.value.exit_code == os.EX_TEMPFAIL
+    assert second.commit_late(other, monkeypatch)
+    assert second.writer.producers_replaced == 0
+
+
+def test_a_member_whose_transaction_outlived_its_timeout_takes_the_id_back_and_commits(
+    cluster: Settings, slots: Callable[[], Slot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coordinator tells such a one what it tells whom another producer has fenced."""
+    slot = slots()
+    batch = slot.batch()
+    slot.writer.open()
+    TransactionalWriter(cluster, slot.writer.transactional_id).open()
+    assert slot.commit_late(batch, monkeypatch)
+    assert slot.writer.producers_replaced == 1
+
+
+def test_a_broker_that_does_not_answer_the_start_of_a_new_producer_is_asked_again(
+    slots: Callable[[], Slot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = slots()
+    batch = slot.batch()
+    plain, answers = slot.writer.open, iter([False])
+
+    def open_() -> None:
+        if not next(answers, True):
+            raise KafkaUnreachable("no Kafka answers")
+        plain()
+
+    monkeypatch.setattr(slot.writer, "open", open_)
+    assert slot.commit_late(batch, monkeypatch)
+
+
+def test_a_broker_that_answers_no_start_of_a_producer_ends_the_process_after_the_longest_outage(
+    slots: Callable[[], Slot], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = slots()
+    batch = slot.batch()
+
+    def open_() -> None:
+        slot.clock.time += REQUEST_TIMEOUT_S
+        raise KafkaUnreachable("no Kafka answers")
+
+    monkeypatch.setattr(slot.writer, "open", open_)
+    with pytest.raises(KafkaUnreachable):
+        slot.commit_late(batch, monkeypatch)
+    assert OUTAGE_S_MAX < slot.clock.time <= OUTAGE_S_MAX + REQUEST_TIMEOUT_S
 
 
 def partitions_of_members(settings: Settings, app: App) -> list[int]:

@@ -27,6 +27,10 @@ def exporter(
         Path | None,
         typer.Option(help="File of `driftline nightly`: who has nights; else nightly.toml if it is here."),
     ] = None,
+    candidates_max: Annotated[
+        int, typer.Option(min=1, help="Candidates shown at most, over all apps and modes; diverged ones go last.")
+    ] = 100,
+    strata_max: Annotated[int, typer.Option(min=1, help="Strata shown at most of each of them.")] = 30,
     log_format: Annotated[
         LogFormat | None, typer.Option(help="Of the log on stderr; JSON unless that is a terminal.")
     ] = None,
@@ -37,7 +41,7 @@ def exporter(
     """
     import logging
 
-    from driftline.console.exporting import ExporterCollector, Watcher
+    from driftline.console.exporting import ExporterCollector, LabelLimits, Watcher
     from driftline.console.exporting.nights import read_nights
     from driftline.console.health import Health, HealthServer, health_endpoints
     from driftline.console.logs import set_up_logs
@@ -49,10 +53,11 @@ def exporter(
     settings.require_registry()
     set_up_logs(log_format, "exporter", 0)
     collector, health, nights = ExporterCollector(), Health(), read_nights(nightly)
+    limits = LabelLimits(candidates_max, strata_max)
     server = HealthServer(health_endpoints(health, make_registry(collector)), http_port)
     with stop_on_signals() as stopped, server:
         logging.getLogger("driftline.exporter").info("serving", extra={"port": server.port})
-        Watcher(settings, collector.show, health, every, nights=nights).run(stopped)
+        Watcher(settings, collector.show, health, every, limits=limits, nights=nights).run(stopped)
 
 
 def make_registry(collector: ExporterCollector) -> CollectorRegistry:

@@ -154,8 +154,13 @@ class _Tonight:
         return [part for part in self._wanted if part not in night.parts]
 
     def _done(self, night: Night, already: bool = False, errors: tuple[DriftlineError, ...] = ()) -> NightDone:
-        parts = {part: night.parts[part] for part in self._wanted if part in night.parts}
+        parts = {part: self._read_today(night.parts[part]) for part in self._wanted if part in night.parts}
         return NightDone(self._opened.name, self._night, night.decisions, parts, already, errors)
+
+    def _read_today(self, part: dict[str, Any]) -> dict[str, Any]:
+        """A part with the smallest effect that later nights are tested for, where that is another one now."""
+        today = self._app.limits.min_effect
+        return part if part.get("min_effect", today) == today else {**part, "min_effect_later": today}
 
     def _verify(self, counted: Night | None) -> Night:
         log, subject = self._opened.log, self._opened.subject
@@ -205,7 +210,7 @@ class _Tonight:
     def _tell(self, night: Night) -> None:
         """Publish the record of the night; then it counts as a whole."""
         verdict = night.parts[VERIFY]["verdict"] or INCONCLUSIVE
-        given = self._opened.name, self._night, night.decisions, verdict, self._app.run_limits(None)
+        given = self._opened.name, self._night, self._span[1], night.decisions, verdict, self._app.run_limits(None)
         placed = publish_night(self._opened.log, *given)
         night.parts[NIGHTLY_MODE] = {"verdict": verdict, "decisions": night.decisions, "alert": str(placed)}
         self._count(night)

@@ -29,6 +29,7 @@ def nightly(
     """Replay what was decided in a night, and carry the evidence on from night to night.
 
     A night counts once: the same command again asks, pays and publishes nothing; after an interruption it goes on.
+    A candidate that diverged gives exit 1 that night; later nights tell of it, ask it nothing and pass it over here.
     Exits with the worst of all: 3 unreachable, 2 usage (run it again), 1 diverged, 4 inconclusive, 0 equivalent.
     """
     from driftline.console.common import now, out, say
@@ -41,6 +42,8 @@ def nightly(
     given = load_config(config)
     nights = given.nights(_day("--date", night), _day("--since", since), now())
     done = run_nightly(given, nights)
+    if not given.apps and not as_json:
+        say(f"{config}: no app has nights, nothing to do")
     if markdown is not None:
         write_text(markdown, summary_markdown(done))
     if as_json:

@@ -33,13 +33,14 @@ class NightlyLimits(_Given):
     budget_usd: float | None = Field(default=None, gt=0)
     """Dollars; what a run leaves, those after it may use."""
     max_calls: int | None = Field(default=None, ge=1)
-    """Calls; shared out evenly beforehand, so that what one run finds changes no other."""
+    """Calls, one or more for each run; shared out evenly beforehand, so that what one run finds changes no other."""
     alpha: float = Field(default=0.05, gt=0, lt=1)
-    """Bound on the chance of a false alarm of a candidate, over all nights together."""
+    """Bound on the chance of a false alarm of a candidate, over all nights together. Another one reads the same
+    evidence, on the nights to come."""
     delta: float = Field(default=0.05, gt=0, le=1)
     """Rates this close are equivalent."""
     min_effect: float = Field(default=0.0, ge=0, lt=1)
-    """The smallest change worth an alarm."""
+    """The smallest change worth an alarm. With another one evidence begins anew, on the nights to come."""
     concurrency: int = Field(default=8, ge=1)
     """Calls in flight."""
     requests_per_minute: float | None = Field(default=None, gt=0)
@@ -108,22 +109,29 @@ class NightlyApp(_Given):
     """Verifier spec of an imported app."""
 
     def label(self, candidate: NightlyCandidate) -> str:
-        """What a candidate's part of a night is called: the same for the same candidate and test."""
-        limits, arm = self.limits, candidate.arm
+        """What a candidate's part of a night is called: the same for the same candidate, whatever the limits.
+
+        So a night counts once for it: other limits hold on the nights that are not counted yet.
+        """
+        arm = candidate.arm
         prompt = None if arm.prompt is None else arm.prompt.hash
-        test = [limits.alpha, limits.delta, limits.min_effect]
-        return content_hash(canonical_json([arm.model, prompt, plain(arm.parameters), test]))[:LABEL_DIGITS]
+        return content_hash(canonical_json([arm.model, prompt, plain(arm.parameters)]))[:LABEL_DIGITS]
+
+    @property
+    def runs(self) -> int:
+        """How many of a night ask somebody."""
+        return len(self.candidates) + (self.incumbent is not None)
 
     def run_limits(self, usd: float | None) -> Limits:
         """Of one of the night's runs, that may pay so many dollars."""
-        given, runs = self.limits, len(self.candidates) + (self.incumbent is not None)
+        given = self.limits
         return Limits(
             alpha=given.alpha,
             delta=given.delta,
             min_effect=given.min_effect,
             order_seed=self.order_seed,
             concurrency=given.concurrency,
-            calls_max=None if given.max_calls is None else max(1, given.max_calls // max(1, runs)),
+            calls_max=None if given.max_calls is None else given.max_calls // max(1, self.runs),
             usd_max=usd,
             requests_per_minute=given.requests_per_minute,
             tokens_per_minute=given.tokens_per_minute,
@@ -135,7 +143,8 @@ class NightlyConfig(_Given):
 
     timezone: str = "UTC"
     """A night is a calendar day in it, by the time of decision."""
-    apps: dict[str, NightlyApp] = Field(min_length=1)
+    apps: dict[str, NightlyApp] = {}
+    """Empty where no app has nights, as in an empty file."""
 
     @field_validator("timezone")
     @classmethod
@@ -157,6 +166,9 @@ class NightlyConfig(_Given):
             labels = [app.label(candidate) for candidate in app.candidates]
             if len(set(labels)) != len(labels):
                 raise ValueError(f"{name} tries one candidate twice")
+            if app.limits.max_calls is not None and app.limits.max_calls < app.runs:
+                few, runs = app.limits.max_calls, app.runs
+                raise ValueError(f"{name}: max_calls = {few} does not hold one call for each of its {runs} runs")
         return apps
 
     def span(self, night: date) -> tuple[datetime, datetime]:

@@ -10,12 +10,16 @@ from driftline.replay.markdown import escaped
 from driftline.replay.report import EXIT_CODES
 from driftline.replay.wording import cost_text, e_text, interval_text, signed_text
 
+NOT_ASKED = "not asked any more, 0 calls: take it out of the file, or give it another prompt or model"
 EXIT_CODES_BY_WEIGHT = (3, 2, 1, 4, 0)
 """Of all apps and nights the first of these: where one could not be counted, the same command is to be run again."""
 
 
 def exit_code(done: Sequence[NightDone]) -> int:
-    """The worst of all; 0 for nights in which nothing was decided."""
+    """The worst of all; 0 for nights in which nothing was decided.
+
+    A candidate that diverged counts on the night of its alarm alone: it is asked no more, and so says nothing new.
+    """
     found = {code for night in done for code in _codes(night)}
     return next((code for code in EXIT_CODES_BY_WEIGHT if code in found), 0)
 
@@ -53,7 +57,7 @@ def _data(night: NightDone) -> dict[str, Any]:
 def _codes(night: NightDone) -> Iterator[int]:
     yield from (error.exit_code for error in night.errors)
     for name, part in night.parts.items():
-        verdict = part["verdict"]
+        verdict = part["verdict"] if part.get("asked", True) else None
         # That the watch did not alarm is all that one asks of it: it never shows that nothing moved.
         if verdict is not None and not (name == INCUMBENT and verdict != "diverged"):
             yield EXIT_CODES[verdict]
@@ -91,11 +95,20 @@ def _watched(part: Mapping[str, Any]) -> str:
 
 
 def _tried(part: Mapping[str, Any]) -> str:
-    since = f" since {part['diverged_on']}" if part["diverged_on"] else ""
+    since = f" {'on' if part['asked'] else 'since'} {part['diverged_on']}" if part["diverged_on"] else ""
     carried = f"e = {e_text(part['e_value'])} over {part['events']} decisions in {part['nights']} nights"
     named = sorted({one["stratum"] for one in part["strata"] if one["named"]})
     where = f"; in {', '.join(named)}" if named else ""
-    return f"{part['name']}{since}: {carried}{where}; {_night(part)}"
+    told = f"{part['name']}{since}: {carried}{where}"
+    return f"{told}; {_night(part)}{_tested_for(part)}" if part["asked"] else f"{told}; {NOT_ASKED}"
+
+
+def _tested_for(part: Mapping[str, Any]) -> str:
+    """What another `min_effect` does: the bets are others, and what was won by the old ones does not go on."""
+    if "min_effect_later" in part:
+        later = f"{part['min_effect_later']:g} holds from the next night on"
+        return f"; counted with min_effect {part['min_effect']:g}, {later}"
+    return f"; its evidence begins anew with min_effect {part['min_effect']:g}" if part["begins_anew"] else ""
 
 
 def _night(part: Mapping[str, Any]) -> str:

@@ -21,17 +21,18 @@ from driftline.consumers.models.litellm_proposer import LiteLLMProposer
 from driftline.consumers.models.sources import source_version
 from driftline.replay.arms import Candidate, calls_of
 from driftline.replay.asker import oldest
+from driftline.replay.contrasts import Stop
 from driftline.replay.harness import ForcedReplay, ForcedResult, Limits
 from driftline.replay.identity import RUN_ID_DIGITS, run_id_of
 from driftline.replay.ledger import Ledger
 from driftline.replay.night_results import as_carried, as_watched
+from driftline.replay.night_stop import CarriedStop, WatchStop
 from driftline.replay.nights import CarriedTest, Standing
 from driftline.replay.nights_kept import KeptNights
 from driftline.replay.plain import plain
 from driftline.replay.plan import planned_calls, require_priced, room_in_usd
 from driftline.replay.pricing import PriceMap
 from driftline.replay.report import report_data, tried_data
-from driftline.replay.result import Pair
 from driftline.replay.run_request import write_request
 from driftline.replay.segment import Segment, Selection
 from driftline.replay.spending import Spending
@@ -82,17 +83,24 @@ class Asked:
 
 
 def run_candidate(tonight: NightRun, given: NightlyCandidate) -> dict[str, Any]:
-    """Ask a candidate about the night's decisions, and take the answers into the evidence of its nights."""
+    """Ask a candidate about the night's decisions, and take the answers into the evidence of its nights.
+
+    One that diverged on another night is asked no more, and nothing is published of it.
+    """
     limits, arms = tonight.limits, named_arms(tonight.segment, tonight.subject, given.arm, None)
     test = CarriedTest(limits.alpha, limits.delta, limits.min_effect, tuple(tonight.subject.indicators))
     identity = _identity(arms, given.arm, test)
-    asked = _ask(tonight, given.arm)
-    asked = replace(asked, result=replace(asked.result, pairs=[_planned(pair) for pair in asked.result.pairs]))
     process = tonight.kept.process(identity, test)
+    standing, begins_anew = process.standing(), not process.nights and _had_evidence(tonight, given)
+    if standing.diverged_on is not None:
+        return _not_asked(tonight, given, arms, standing)
+    stop = CarriedStop(tonight.kept.process(identity, test), tonight.night, tonight.segment.planned().keys())
+    asked = _ask(tonight, given.arm, stop)
     process.add(tonight.night, [] if asked.result.stopped_because == "coverage" else asked.result.pairs)
     standing = process.standing()
     told = as_carried(asked.result, standing)
-    part = _finish(tonight, given.arm, arms, asked, told, {"name": given.name, **_standing(standing)})
+    named = {"name": given.name, "asked": True, "min_effect": limits.min_effect, "begins_anew": begins_anew}
+    part = _finish(tonight, given.arm, arms, asked, told, {**named, **_standing(standing)})
     # Not before: a part that failed would leave its evidence to be saved with the next one.
     tonight.kept.processes[identity] = process.state()
     return {**part, "verdict": told.verdict}
@@ -101,8 +109,9 @@ def run_candidate(tonight: NightRun, given: NightlyCandidate) -> dict[str, Any]:
 def run_incumbent(tonight: NightRun, given: NightlyIncumbent) -> dict[str, Any]:
     """Ask the incumbent about a sample of the night's decisions, and let the watch look at the answers."""
     arms = named_arms(tonight.segment, tonight.subject, given.arm, None)
-    asked = _ask(tonight, given.arm)
-    watch = tonight.kept.provider_watch(tuple(tonight.subject.indicators), given.decisions_between_alarms)
+    watched = tuple(tonight.subject.indicators), given.decisions_between_alarms
+    watch = tonight.kept.provider_watch(*watched)
+    asked = _ask(tonight, given.arm, WatchStop(tonight.kept.provider_watch(*watched), tonight.night))
     lost = asked.result.stopped_because == "coverage"
     drifted = watch.add(tonight.night, [] if lost else asked.result.pairs)
     told = as_watched(asked.result, drifted, watch.value)
@@ -120,18 +129,45 @@ def run_incumbent(tonight: NightRun, given: NightlyIncumbent) -> dict[str, Any]:
     return {**part, "verdict": told.verdict}
 
 
-def _planned(pair: Pair) -> Pair:
-    """What is read whatever the verdict is evidence where it has an outcome: no stop had a say in it."""
-    return replace(pair, evidence=not pair.lost) if pair.index < DECISIONS_MIN else pair
-
-
 def _identity(arms: Arms, candidate: Candidate, test: CarriedTest) -> str:
-    """What makes a test the same test on another night: both arms with their rules, and what it is tested for."""
+    """What makes a test the same test on another night: both arms with their rules, and what the bets are on.
+
+    Not alpha and delta, which merely read the evidence: another alpha would be spent anew on the same candidate.
+    """
     tried = [arms.candidate.model_dump(), plain(candidate.parameters), source_version(arms.candidate.model)]
-    return content_hash(canonical_json([arms.baseline.model_dump(), *tried, plain(asdict(test))]))
+    bets = [test.min_effect, list(test.indicators)]
+    return content_hash(canonical_json([arms.baseline.model_dump(), *tried, *bets]))
 
 
-def _ask(tonight: NightRun, candidate: Candidate) -> Asked:
+def _had_evidence(tonight: NightRun, given: NightlyCandidate) -> bool:
+    """Whether the candidate was tested for another effect on other nights."""
+    label, min_effect = tonight.app.label(given), tonight.limits.min_effect
+    told = (night.parts.get(label, {}) for night in tonight.kept.nights.values())
+    return any(part.get("min_effect", min_effect) != min_effect for part in told)
+
+
+def _not_asked(tonight: NightRun, given: NightlyCandidate, arms: Arms, standing: Standing) -> dict[str, Any]:
+    """The part of a candidate that diverged on another night: where it stands, at no cost."""
+    part: dict[str, Any] = plain(
+        {
+            "run_id": None,
+            "decisions": len(tonight.segment.decisions),
+            **dict.fromkeys(("compared", "paid_calls", "overspent_calls"), 0),
+            **dict.fromkeys(("paid_usd", "cost_usd"), 0.0),
+            **dict.fromkeys(("coverage", "stopped_because", "change")),
+            "arms": [arms.baseline.model, arms.candidate.model],
+            "alerts": {},
+            "name": given.name,
+            "asked": False,
+            "min_effect": tonight.limits.min_effect,
+            "begins_anew": False,
+            **_standing(standing),
+        }
+    )
+    return {**part, "verdict": standing.verdict}
+
+
+def _ask(tonight: NightRun, candidate: Candidate, stop: Stop) -> Asked:
     started, began, prices = now(), time.monotonic(), PriceMap()
     segment, subject = tonight.segment, tonight.subject
     limits = _reading(tonight.limits, candidate)
@@ -141,7 +177,7 @@ def _ask(tonight: NightRun, candidate: Candidate) -> Asked:
         _check(tonight, candidate, ledger, prices)
         spending = Spending(limits.usd_max, ledger.paid_usd(run_id), partial(room_in_usd, candidate, prices))
         given = (run_id, segment, subject, candidate, EveryArm(limits), ledger, limits, now, spending)
-        replay = ForcedReplay(*given)
+        replay = ForcedReplay(*given, stop=stop)
         with progress_bar(f"{segment.app} {tonight.night}: replaying", replay.decisions_max) as show:
             result = asyncio.run(replay.run(lambda at: show(at.read, note_of(at, time.monotonic() - began))))
         paid = ledger.paid_usd(run_id)
@@ -151,7 +187,7 @@ def _ask(tonight: NightRun, candidate: Candidate) -> Asked:
 
 
 def _reading(limits: Limits, candidate: Candidate) -> Limits:
-    """A candidate's is long enough to be told of. A recording costs nothing and is read one by one, to the end."""
+    """A candidate's is long enough to be told of. A recording costs nothing and is read to the end."""
     limits = limits if candidate.incumbent else replace(limits, decisions_min=DECISIONS_MIN)
     return replace(limits, concurrency=1, read_on=True) if candidate.is_free else limits
 

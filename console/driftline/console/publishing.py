@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from driftline.console.common import Log, now
 from driftline.log import Coordinates, TransactionalWriter
@@ -29,10 +30,21 @@ def publish_all(log: Log, run_id: str, alerts: Sequence[Alert]) -> dict[str, Coo
     return {alert.kind: at for alert, at in zip(alerts, placed, strict=True)}
 
 
-def publish_night(log: Log, app: str, night: str, decisions: int, verdict: str, limits: Limits) -> Coordinates:
+def publish_night(
+    log: Log, app: str, night: str, ends_at: datetime, decisions: int, verdict: str, limits: Limits
+) -> Coordinates:
     """Say on `driftline.alerts` that a night was counted whole, and what today's rules say of it; where that lies.
 
     It is no test: its e-value is 1 whatever the verdict.
+
+    Args:
+        log: Where it is said.
+        app: Whose night it is.
+        night: Its date.
+        ends_at: When it was over: an old night that is caught up does not pass for the last one.
+        decisions: How many were made in it.
+        verdict: Of today's rules.
+        limits: What the record says of alpha and delta.
 
     Raises:
         UsageError: Another process publishes for the same night.
@@ -59,5 +71,6 @@ def publish_night(log: Log, app: str, night: str, decisions: int, verdict: str, 
         e_value=1.0,
         strata=(),
         completed_at=now(),
+        night_ends_at=ends_at,
     )
     return publish_all(log, run_id, [completed])[completed.kind]

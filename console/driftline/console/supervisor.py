@@ -2,7 +2,8 @@
 
 One for one, as Erlang's OTP supervisors do it (https://www.erlang.org/doc/system/sup_princ): a process that dies
 is started again after a back-off; one that dies too often ends them all, since starting it once more helps nobody. A
-process that says that it was asked for something impossible (exit 2) is not started again at all.
+process that says that it was asked for something impossible (exit 2) is not started again at all. One whose slot
+another process took (exit 75) is: that one may be gone by then, and two that stay end in a crash loop of one of them.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from itertools import count
 
 from driftline.consumers.batch import Batch, positions
 from driftline.consumers.watchdog import Watchdog
-from driftline.log import CommitRefused, GroupConsumer, OutcomeUnknown, Position, TransactionalWriter
+from driftline.log import CommitRefused, GroupConsumer, OutcomeUnknown, Position, TransactionalWriter, WriterFenced
 from driftline.log.positions import read_metadata
 from driftline.log.writer import TRANSACTION_TIMEOUT_MS
 from driftline.schemas import KafkaUnreachable
@@ -29,6 +29,7 @@ class Committer:
         writer: Of this process slot.
         inbox: The member of the group whose positions move.
         topic: That it reads.
+        is_member: Whether the member that metadata of the group is of is still in it, as the coordinator says.
         refused: Told why a transaction was not committed: `stale_group`, `fenced`, `unknown`, `unreachable` or
             `aborted`.
         beat: Called before each try, since they may take a minute together.
@@ -41,6 +42,7 @@ class Committer:
         writer: TransactionalWriter,
         inbox: GroupConsumer,
         topic: str,
+        is_member: Callable[[bytes], bool],
         refused: Callable[[str], None] = lambda reason: None,
         beat: Callable[[], None] = lambda: None,
         watchdog: Watchdog | None = None,
@@ -51,6 +53,7 @@ class Committer:
         self._writer = writer
         self._inbox = inbox
         self._topic = topic
+        self._is_member = is_member
         self._watchdog = watchdog or Watchdog()
         self._clock = clock
 
@@ -61,22 +64,29 @@ class Committer:
         coordinator is through with the old one, then `committed()`: the batch has landed if its positions have;
         3. if it has not, the same again, so that no model is asked twice.
 
+        A fence is the coordinator's where the transaction outlived its timeout, or a successor's: only a member of
+        the group takes the id back, which who has a successor under its instance id is not.
+
+        Not guaranteed: that a successor which has the id and is not in the group yet keeps it; it is fenced then, and
+        fences in its turn once it is started again and has joined.
+
         The same metadata of the group goes with every try: if the member is not what it was when the last poll
         returned, the coordinator refuses.
 
         Raises:
             CommitRefused: Another process has the slot, or the broker refuses time and again.
+            WriterFenced: The transaction was fenced, and the place in the group is lost too.
             KafkaUnreachable: No broker took it within `OUTAGE_S_MAX`.
         """
-        self._writer.open()
         sent, group = positions(self._topic, batch.owners), self._inbox.group_metadata
         deadline = self._clock() + OUTAGE_S_MAX
         for failures in count():
-            began = self._clock()
             self._beat()
             try:
+                self._open(group)
                 if failures and self._has_landed(sent):
                     return True
+                began = self._clock()
                 with self._watchdog.over("a transaction"), self._writer.transaction() as transaction:
                     transaction.send(batch.outgoing)
                     transaction.send_positions(sent, group)
@@ -96,11 +106,18 @@ class Committer:
         raise AssertionError("the tries never end")
 
     def _may_try_again(self, error: CommitRefused, failures: int, took_s: float) -> bool:
-        """A transaction that outlived its timeout was fenced by the coordinator; any other, by another process."""
+        """A transaction that outlived its timeout may have been fenced by the coordinator; any other was not."""
         timed_out = took_s >= TRANSACTION_TIMEOUT_MS / 1000
         return failures + 1 < REFUSALS_MAX and (timed_out or not error.fenced)
 
-    def _has_landed(self, sent: Sequence[Position]) -> bool:
+    def _open(self, group: bytes) -> None:
+        if self._writer.fenced and not self._is_member(group):
+            raise WriterFenced(
+                f"{self._writer.transactional_id} was fenced, and its place in the group is lost",
+                "where another process runs in the same slot, stop one of the two, or give it another slot",
+            )
         self._writer.open()
+
+    def _has_landed(self, sent: Sequence[Position]) -> bool:
         standing = self._inbox.standing([position.partition for position in sent])
         return all(standing[p.partition] == read_metadata(p.metadata, p.offset) for p in sent)

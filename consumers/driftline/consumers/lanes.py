@@ -61,6 +61,8 @@ class Lanes(Generic[T]):
         self._held: dict[OwnedPartition, Waiting] = {}
         """What comes last, until nothing below it is undecided."""
         self._ready: deque[Lane] = deque()
+        self._failed: set[Lane] = set()
+        """Whose decision raised: what comes behind it must not overtake it."""
         self._workers: set[asyncio.Task[None]] = set()
         self._done: SimpleQueue[T | BaseException] = SimpleQueue()
         self._ending = False
@@ -101,7 +103,8 @@ class Lanes(Generic[T]):
     def collect(self, timeout_s: float = 0.0) -> Iterator[T | BaseException]:
         """The results that are there; where there are none, the first to come until the timeout.
 
-        Among them what decisions raised; the lane of such a one is gone, with all that waited in it.
+        Among them what decisions raised. The lane of such a one is closed: nothing behind it is decided any more,
+        whenever it is submitted, and it stays undecided, so that what comes last waits for ever.
         """
         try:
             yield self._done.get(timeout=timeout_s) if timeout_s else self._done.get_nowait()
@@ -122,6 +125,8 @@ class Lanes(Generic[T]):
 
     def _queue(self, owner: OwnedPartition, record: Record, at_s: float) -> None:
         lane = (owner, record.key)
+        if lane in self._failed:
+            return
         waiting = self._waiting.get(lane)
         if waiting is None:
             self._waiting[lane] = deque(((record, at_s),))
@@ -143,6 +148,7 @@ class Lanes(Generic[T]):
     def _drop(self, owner: OwnedPartition) -> None:
         self._waiting = {lane: waiting for lane, waiting in self._waiting.items() if lane[0] is not owner}
         self._ready = deque(lane for lane in self._ready if lane[0] is not owner)
+        self._failed = {lane for lane in self._failed if lane[0] is not owner}
         self._undecided.pop(owner, None)
         self._held.pop(owner, None)
 
@@ -189,6 +195,7 @@ class Lanes(Generic[T]):
         except BaseException as error:
             if self._ending:
                 raise
+            self._failed.add((owner, record.key))
             self._done.put(error)  # even a cancellation: a key must not fall silent
             return False
         finally:

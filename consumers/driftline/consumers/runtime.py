@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
 from driftline.consumers.app import App
 from driftline.consumers.artifacts import app_artifacts
@@ -35,6 +36,7 @@ from driftline.consumers.summary import RunSummary
 from driftline.consumers.throttle import Throttle
 from driftline.consumers.tracing import Tracer
 from driftline.log import GroupConsumer, KafkaReader, Record, Settings, TransactionalWriter, Unfinished
+from driftline.log.membership import is_member
 from driftline.schemas import RegistryUnreachable, UsageError
 from driftline.schemas.cloudevents import epoch_ms
 from driftline.schemas.names import CLOCK_KEY
@@ -114,8 +116,10 @@ class Runtime:
         self._codec = settings.codec(app.contracts)
         self._writer = TransactionalWriter(settings, self._place)
         self._inbox = GroupConsumer(settings, app.group, app.topics.events)
+        still_in = partial(is_member, settings, app.group)
+        refused, beat = self._count_refused, self._reporting.beat
         self._committer = Committer(
-            self._writer, self._inbox, app.topics.events, self._count_refused, self._reporting.beat, clock=clock
+            self._writer, self._inbox, app.topics.events, still_in, refused, beat, clock=clock
         )
         self._control = ControlReader(settings, app.topics, self._codec)
         self._reader = KafkaReader(settings)

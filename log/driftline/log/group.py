@@ -12,6 +12,7 @@ from driftline.log.positions import Unfinished, read_metadata
 from driftline.log.reader import to_record
 from driftline.log.records import Record
 from driftline.log.settings import Settings
+from driftline.log.writer import EXIT_FENCED
 from driftline.schemas import KafkaUnreachable, UsageError
 
 SESSION_TIMEOUT_MS = 10_000
@@ -26,6 +27,12 @@ OnAssign = Callable[[dict[int, Unfinished | None]], None]
 has no position of a partition."""
 OnRevoke = Callable[[Collection[int]], None]
 """Told the partitions that are going; they are another member's as soon as it returns."""
+
+
+class PlaceTaken(UsageError):
+    """Another process runs under the same instance id, and has this member's place in the group."""
+
+    exit_code = EXIT_FENCED
 
 
 class GroupConsumer:
@@ -88,7 +95,7 @@ class GroupConsumer:
         """The next records, at most so many: those that are there, else the first to come; empty after the timeout.
 
         Raises:
-            UsageError: Another process runs under the same instance id.
+            PlaceTaken: Another process runs under the same instance id.
             KafkaUnreachable: The broker refuses or is gone for good.
         """
         before = self._consumer.consumer_group_metadata()
@@ -193,7 +200,7 @@ class GroupConsumer:
     def _raise(self, error: KafkaError) -> None:
         if error.code() == KafkaError.FENCED_INSTANCE_ID or "fenced" in error.str().lower():
             what = f"another process took the place of {self._instance} in the group {self._group}"
-            raise UsageError(what, "stop one of the two, or give it another slot")
+            raise PlaceTaken(what, "stop one of the two, or give it another slot")
         raise kafka_error(self._settings, KafkaException(error))
 
     def _switch(self, how: Any, partitions: Collection[int]) -> None:

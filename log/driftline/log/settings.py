@@ -32,6 +32,8 @@ SECRETS = ("kafka_password", "kafka_key_password", "registry_password", "pii_sec
 """Settings that `<name>_file` may give too: the path of a file that holds nothing else."""
 SECRET_PROPERTIES = ("password", "secret", "sasl.jaas", "ssl.key.pem", "sasl.oauthbearer.config")
 """In the name of a librdkafka setting: its value is a secret."""
+PEM_FILES = ("kafka_ca_file", "kafka_cert_file", "kafka_key_file")
+"""Read by librdkafka, which names neither the file nor the setting when it cannot."""
 PII_SECRET_CHARACTERS_MIN = 16
 """With a shorter key, hashed values could be found by trying keys."""
 
@@ -64,7 +66,8 @@ class Settings(BaseSettings):
     """`sasl.password`; kept out of every log and repr."""
     kafka_password_file: Path | None = None
     kafka_ca_file: Path | None = None
-    """PEM file of the authority that signed the brokers' certificates; None trusts the system's."""
+    """PEM file of the authority that signed the brokers' certificates, or a folder of such files as OpenSSL hashes
+    them; None trusts the system's."""
     kafka_cert_file: Path | None = None
     """PEM file of this client's certificate, for brokers that ask for one."""
     kafka_key_file: Path | None = None
@@ -102,6 +105,15 @@ class Settings(BaseSettings):
     def _read_secret_files(cls, given: Any) -> Any:
         """Take the secrets out of their files."""
         return {**given, **{name: _secret_of(name, given) for name in SECRETS if f"{name}_file" in given}}
+
+    @model_validator(mode="after")
+    def _look_at_pem_files(self) -> Settings:
+        """Name the file that is not there, before a client is made."""
+        for name in PEM_FILES:
+            path = getattr(self, name)
+            if path is not None and not (name == "kafka_ca_file" and path.is_dir()):
+                _require_pem(name, path)
+        return self
 
     @model_validator(mode="after")
     def _remember_secrets(self) -> Settings:
@@ -264,6 +276,20 @@ def _secret_of(name: str, given: Mapping[str, Any]) -> Any:
     if not text:
         raise BadInput(f"setting {name}_file: {path}: it is empty", f"write the {name} into it")
     return text
+
+
+def _require_pem(name: str, path: Path) -> None:
+    """Prove that a certificate or key can be read.
+
+    Raises:
+        BadInput: It cannot, or is no PEM.
+    """
+    try:
+        found = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"setting {name}: {path}: {error.strerror}", "give the path of a readable file") from None
+    if b"-----BEGIN " not in found:
+        raise BadInput(f"setting {name}: {path}: it holds no PEM", "give a file with `-----BEGIN …-----` in it")
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -26,13 +26,16 @@ SOCKET_TIMEOUT_MS = 10_000
 """librdkafka sends a request again that got no answer for so long; not above `TRANSACTION_TIMEOUT_MS`."""
 QUEUE_RECHECK_S = 0.1
 """How long to serve deliveries before another try, when the producer's queue is full."""
+EXIT_FENCED = 75
+"""EX_TEMPFAIL of sysexits.h: who took the id may be gone by the next start."""
 
 
 class CommitRefused(UsageError):
     """The broker or the client refused the transaction; it was aborted and nothing of it is visible.
 
     Attributes:
-        fenced: Another process took over the transactional id: this writer is done.
+        fenced: Another process took over the transactional id, or the coordinator, which tells it alike, gave a
+            transaction up that outlived its timeout: this writer is done.
         stale_group: The group was rebalanced since `group` was read: go back to the committed positions and go on.
     """
 
@@ -40,6 +43,7 @@ class CommitRefused(UsageError):
         super().__init__(message, "another process may run with the same app and slot" if fenced else "")
         self.fenced = fenced
         self.stale_group = stale_group
+        self.exit_code = EXIT_FENCED if fenced else UsageError.exit_code
 
 
 class OutcomeUnknown(KafkaUnreachable):
@@ -48,6 +52,8 @@ class OutcomeUnknown(KafkaUnreachable):
 
 class WriterFenced(UsageError):
     """Another process has taken the transactional id over since; only an explicit `open` takes it back."""
+
+    exit_code = EXIT_FENCED
 
 
 class TransactionalWriter:
@@ -83,8 +89,9 @@ class TransactionalWriter:
         self._open_timeout_s = open_timeout_s
         self._clock = clock
         self._socket_timeout_ms = int(settings.kafka.get("socket.timeout.ms", SOCKET_TIMEOUT_MS))
+        self.fenced = False
+        """Whether the last commit was fenced: `open` may take the id from a process that has it by right."""
         self._producer: Any = None
-        self._fenced = False
         self._disturbed = False
         self._topics: set[str] = set()
 
@@ -109,7 +116,7 @@ class TransactionalWriter:
         except KafkaException as error:
             raise kafka_error(self._settings, error) from error
         self._producer = producer
-        self._fenced = False
+        self.fenced = False
 
     def commit(
         self, records: Sequence[Outgoing], positions: Sequence[Position] = (), group: Any = None
@@ -149,7 +156,7 @@ class TransactionalWriter:
             OutcomeUnknown: The last step got no answer within the deadline.
             KafkaUnreachable: An earlier step got none; nothing is visible.
         """
-        if self._fenced:
+        if self.fenced:
             raise WriterFenced(
                 f"another process took {self.transactional_id} over", "stop one of the two, or give it another slot"
             )
@@ -206,8 +213,8 @@ class TransactionalWriter:
         if cause.code() in _STALE_GROUP:
             return CommitRefused(f"the transaction was aborted: {cause.str()}", stale_group=True)
         self._replace()
-        self._fenced = cause.code() in _FENCED
-        return CommitRefused(f"the transaction was aborted: {cause.str()}", self._fenced)
+        self.fenced = cause.code() in _FENCED
+        return CommitRefused(f"the transaction was aborted: {cause.str()}", self.fenced)
 
     def _drop_open(self) -> KafkaError | None:
         """Abort; a producer that cannot is let go, and the next commit takes the id over.

@@ -21,6 +21,25 @@ class NewJudge(Protocol):
         """A judge that has seen nothing."""
 
 
+class Stop(Protocol):
+    """Decides when a run has read enough, in place of its own first test."""
+
+    @property
+    def done(self) -> bool:
+        """Whether no more evidence is needed."""
+
+    @property
+    def decision(self) -> str | None:
+        """`diverged`, `equivalent`, or None as long as the evidence suffices for neither."""
+
+    @property
+    def e_value(self) -> float:
+        """The evidence so far."""
+
+    def observe(self, observation: Observation) -> None:
+        """Take the next evidence of the first test."""
+
+
 class Contrasts:
     """L against B, which gives the verdict; L against A' and A' against B, which give its cause.
 
@@ -34,11 +53,20 @@ class Contrasts:
         locate: Whether the first goes on after its alarm until a stratum is named.
         copied: Whether A' is the very run that the log holds, from which the log never differs.
         decisions_min: How many decisions are read at least.
+        stop: Decides in place of the first test, which then measures only; all that is read until it is done is
+            evidence. None where the first test decides.
     """
 
     def __init__(
-        self, new_judge: NewJudge, runs: int, locate: bool, copied: bool = False, decisions_min: int = 1
+        self,
+        new_judge: NewJudge,
+        runs: int,
+        locate: bool,
+        copied: bool = False,
+        decisions_min: int = 1,
+        stop: Stop | None = None,
     ) -> None:
+        self._stop = stop
         self._runs = runs
         self._runs_of_floor = 0 if runs == 1 and copied else runs
         self.main = new_judge(locate=locate, floor_runs=self._runs_of_floor)
@@ -53,21 +81,22 @@ class Contrasts:
 
         Nothing is read to show that a side did not move: that would cost what the equivalence of two arms costs.
         """
-        if not self.main.done or not self._coverage.is_known or self._coverage.offered < self._decisions_min:
+        decided = (self._stop or self.main).done
+        if not decided or not self._coverage.is_known or self._coverage.offered < self._decisions_min:
             return False
-        if self._environment is None or self._change is None or self.main.decision != DIVERGED:
+        if self._environment is None or self._change is None or self.decision != DIVERGED:
             return True
         return self._change.done or (self._environment.done and self._environment.judge.decision == DIVERGED)
 
     @property
     def e_value(self) -> float:
-        """Of the first test."""
-        return self.main.e_value
+        """Of the test that decides."""
+        return (self._stop or self.main).e_value
 
     @property
     def decision(self) -> str | None:
-        """Of the first test."""
-        return self.main.decision
+        """Of the test that decides."""
+        return (self._stop or self.main).decision
 
     def observe(
         self, stratum: str, baseline: JudgedAnswer, first: JudgedAnswer, others: Sequence[JudgedAnswer]
@@ -87,13 +116,16 @@ class Contrasts:
             self._change.observe(stratum, runs[0], after, self._floor(runs) if self._runs > 1 else ())
         if after is None:
             return False
-        evidence = not self.main.done
-        _observe(self.main, Observation(stratum, before, after, self._floor(runs)))
+        observation = Observation(stratum, before, after, self._floor(runs))
+        evidence = self._stop is not None or not self.main.done
+        _observe(self.main, observation)
+        if self._stop is not None:
+            self._stop.observe(observation)
         return evidence
 
     def observe_after_stop(self, stratum: str, baseline: JudgedAnswer, first: JudgedAnswer) -> None:
-        """Take what was paid for nothing: it counts for rates alone."""
-        if not baseline.lost and not first.lost:
+        """Take what was paid for nothing: it counts for rates alone, and for nothing where another test decided."""
+        if self._stop is None and not baseline.lost and not first.lost:
             self.main.observe_after_stop(Observation(stratum, baseline.outcome(), first.outcome()))
 
     def environment(self) -> Contrast | None:

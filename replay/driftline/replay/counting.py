@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from driftline.detectors import SequentialJudge
 from driftline.replay.arms import ArmCall, drifted
 from driftline.replay.contrasts import Contrasts
 from driftline.replay.result import COVERAGE_MIN, ForcedResult, Limits, Pair, was_asked
@@ -33,7 +32,7 @@ def result_of(
     """
     until_stop = run.pairs[: run.stopped_at]
     coverage = _coverage(run.pairs if limits.read_on else until_stop)
-    verdict, because = _verdict(contrasts.main, coverage if until_stop else 1.0, ended_because)
+    verdict, because = _verdict(contrasts.decision, coverage if until_stop else 1.0, ended_because)
     later = paid_calls(run.pairs[len(until_stop) :], calls)
     return ForcedResult(
         run_id=run_id,
@@ -59,12 +58,12 @@ def _coverage(pairs: Sequence[Pair]) -> float:
     return sum(not pair.lost for pair in pairs) / len(pairs) if pairs else 0.0
 
 
-def _verdict(judge: SequentialJudge, coverage: float, ended_because: str) -> tuple[str, str]:
+def _verdict(decision: str | None, coverage: float, ended_because: str) -> tuple[str, str]:
     if coverage < COVERAGE_MIN:
         return "inconclusive", "coverage"
-    if judge.decision is None:
+    if decision is None:
         return "inconclusive", ended_because
-    return judge.decision, "alarm" if judge.decision == "diverged" else "equivalent"
+    return decision, "alarm" if decision == "diverged" else "equivalent"
 
 
 def paid_calls(pairs: Iterable[Pair], calls: Sequence[ArmCall]) -> int:

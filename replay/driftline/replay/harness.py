@@ -10,7 +10,7 @@ from driftline.consumers.proposing import Proposer
 from driftline.detectors import SequentialJudge
 from driftline.replay.arms import Candidate, Incumbent, calls_of
 from driftline.replay.asker import Asker
-from driftline.replay.contrasts import Contrasts
+from driftline.replay.contrasts import Contrasts, Stop
 from driftline.replay.counting import result_of
 from driftline.replay.ledger import Ledger
 from driftline.replay.levels import EXIT_FAMILY
@@ -40,6 +40,7 @@ class ForcedReplay(Reading):
         now: The wall clock, for the ledger alone.
         spending: Lets calls through while the run's budget lasts; None for no budget.
         incumbent: Asked the same decisions beside the candidate; None for the log against the candidate alone.
+        stop: Decides in place of the run's own test of log against candidate; None where that decides.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class ForcedReplay(Reading):
         now: Callable[[], datetime],
         spending: Spending | None = None,
         incumbent: Incumbent | None = None,
+        stop: Stop | None = None,
     ) -> None:
         spending, seed = spending or Spending(), limits.order_seed
         first = Asker(run_id, subject, calls_of(candidate, incumbent), proposer, ledger, spending, seed, now)
@@ -61,6 +63,7 @@ class ForcedReplay(Reading):
         self._run_id = run_id
         self._segment = segment
         self._arms = candidate, incumbent
+        self._stop = stop
         self._cut_short = len(self._planned) < len(segment.decisions)
         self._strata = segment.planned()
         self._repeated = segment.repeated
@@ -86,20 +89,20 @@ class ForcedReplay(Reading):
         """
         self._check()
         copied = is_logged_run(self._segment, self._arms[1])
-        contrasts = Contrasts(
-            self._new_judge, len(self._calls) - 1, self._limits.locate, copied, self._limits.decisions_min
-        )
+        given = len(self._calls) - 1, self._limits.locate, copied, self._limits.decisions_min, self._stop
+        contrasts = Contrasts(self._new_judge, *given)
         read = await self.read(contrasts, on_progress)
         ended = self._ended_because()
         result = result_of(self._run_id, read, contrasts, self._calls, self._limits, self._repeated, ended)
         result = replace(result, open_strata=open_strata(result, self._limits.delta))
         left = None if self._second is None else self._second.after(result)
         if left is None:
-            return result
+            return replace(result, overrun=self._spending.overrun)
         still_open = [logged for logged in self._planned if logged.stratum in result.open_strata]
         planned = still_open if left.calls_max is None else still_open[: left.calls_max // len(self._fresh.calls)]
         again = Reading(planned, self._subject, self._fresh, left, self._spending)
-        return await spread_on(result, again, left, len(planned) < len(still_open), on_progress)
+        result = await spread_on(result, again, left, len(planned) < len(still_open), on_progress)
+        return replace(result, overrun=self._spending.overrun)
 
     def _check(self) -> None:
         """Make one request of each kind, so that what cannot be asked is known before anything is paid."""

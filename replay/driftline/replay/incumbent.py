@@ -68,6 +68,7 @@ def _attribution(
         drifted=result.verifier_drift,
         compared=len(result.pairs),
         note=result.judged.note,
+        stopped_because=result.stopped_because,
     )
     today = f"{incumbent} today"
     return attribution_data(
@@ -100,7 +101,7 @@ def _noise_floor(
     runs = max((len(pair.floor) for pair in result.pairs), default=0)
     if not runs or (runs == 1 and is_logged_run(segment, _arm(incumbent))):
         return None
-    levels = [level.level for level in result.judged.levels]
+    levels = result.judged.levels
     floor = dict(_floor_events(result.pairs))
     pairs = [_by_decision(pair) for pair in result.pairs]
     if runs == 1:

@@ -10,12 +10,10 @@ from driftline.replay.nights import DIVERGED, EQUIVALENT, INCONCLUSIVE, CarriedS
 from driftline.replay.result import Contrast, ForcedResult, Pair
 
 _DECISIONS: dict[str, Decision] = {DIVERGED: "diverged", EQUIVALENT: "equivalent"}
-NO_VERDICT = ("segment_ended", "budget_ended", "coverage")
-"""Why a run may have ended that has no verdict."""
 
 
 def as_carried(result: ForcedResult, standing: Standing) -> ForcedResult:
-    """The night's run with the verdict, the e-values and the number of decisions of all nights.
+    """The night's run, read until a `CarriedStop`, with the verdict, e-values and number of decisions of all nights.
 
     Rates of levels stay those of the night. So does the change of the verdict over all strata where there are
     several, because its interval is carried by stratum alone; the note says which it is.
@@ -33,20 +31,27 @@ def as_carried(result: ForcedResult, standing: Standing) -> ForcedResult:
         strata=_strata(result, standing),
     )
     alarm_after = standing.events if verdict == DIVERGED else None
-    because = _because(verdict, result)
-    return replace(result, verdict=verdict, stopped_because=because, judged=judged, alarm_after=alarm_after)
+    return replace(result, verdict=verdict, judged=judged, alarm_after=alarm_after)
 
 
 def as_watched(result: ForcedResult, drifted: bool, value: float) -> ForcedResult:
-    """The night's run of the incumbent with the word of the watch: it speaks of the environment, of no candidate."""
-    verdict = DIVERGED if drifted else result.verdict if result.verdict != DIVERGED else INCONCLUSIVE
-    judged = replace(result.judged, e_value=value, decision=_DECISIONS.get(verdict))
-    environment = Contrast(verdict, _because(verdict, result), judged, result.paid_calls)
+    """The night's run of the incumbent, read until a `WatchStop`: it speaks of the environment, of no candidate."""
+    verdict = DIVERGED if drifted else INCONCLUSIVE
+    judged = replace(
+        result.judged,
+        e_value=value,
+        decision=_DECISIONS.get(verdict),
+        note="",
+        events_at_stop=result.judged.events,
+        levels=tuple(_whole(level) for level in result.judged.levels),
+        strata=tuple(_whole_stratum(one) for one in result.judged.strata),
+    )
+    environment = Contrast(verdict, result.stopped_because, judged, result.paid_calls)
     return replace(
         result,
         verdict=verdict,
-        stopped_because=_because(verdict, result),
         judged=judged,
+        alarm_after=judged.events if drifted else None,
         pairs=[_with_floor(pair) for pair in result.pairs],
         environment=environment,
         change=replace(environment, verdict=INCONCLUSIVE, stopped_because="not_needed"),
@@ -61,8 +66,17 @@ def _note(standing: Standing) -> str:
 def _level(level: LevelSummary, standing: Standing) -> LevelSummary:
     only = _only(standing)
     if only is None or level.level != VERDICT:
-        return level
+        return _whole(level)
     return replace(level, change_at_stop=only.change, interval_at_stop=only.interval)
+
+
+def _whole(level: LevelSummary) -> LevelSummary:
+    """Of all that was read: the night's own test did not stop it."""
+    return replace(level, change_at_stop=level.change, interval_at_stop=level.interval)
+
+
+def _whole_stratum(one: StratumSummary) -> StratumSummary:
+    return replace(one, events_at_stop=one.events, change_at_stop=one.change, interval_at_stop=one.interval)
 
 
 def _only(standing: Standing) -> CarriedStratum | None:
@@ -73,12 +87,6 @@ def _only(standing: Standing) -> CarriedStratum | None:
 def _with_floor(pair: Pair) -> Pair:
     """The incumbent's answer is a run of it as well."""
     return replace(pair, floor=(pair.candidate,))
-
-
-def _because(verdict: str, result: ForcedResult) -> str:
-    if verdict != INCONCLUSIVE:
-        return "alarm" if verdict == DIVERGED else "equivalent"
-    return result.stopped_because if result.stopped_because in NO_VERDICT else "segment_ended"
 
 
 def _strata(result: ForcedResult, standing: Standing) -> tuple[StratumSummary, ...]:
@@ -93,8 +101,8 @@ def _strata(result: ForcedResult, standing: Standing) -> tuple[StratumSummary, .
 
 def _told(one: StratumSummary, carried: CarriedStratum | None) -> StratumSummary:
     if carried is None or one.level not in EXIT_FAMILY:
-        return replace(one, named=False)
-    told = replace(one, e_value=carried.e_values[one.level], named=one.level in carried.named)
+        return replace(_whole_stratum(one), named=False)
+    told = replace(_whole_stratum(one), e_value=carried.e_values[one.level], named=one.level in carried.named)
     told = replace(told, events_at_stop=carried.events)
     return (
         told

@@ -58,12 +58,22 @@ class ProviderWatch:
         self.nights.append(night)
         self._peak = 0.0
         for observation in evidence_of(pairs):
-            self._update(observation)
-            if self._log_value() >= math.log(self._between):
-                self._peak = max(self._peak, e_from_log(self._log_value()))
-                self._strata = {}
-        if self._peak:
-            self.alarms.append(night)
+            self.take(observation)
+        return self.has_alarmed
+
+    def take(self, observation: Observation) -> None:
+        """Take the next evidence of the night that was added last."""
+        self._update(observation)
+        if self._log_value() < math.log(self._between):
+            return
+        self._peak = max(self._peak, e_from_log(self._log_value()))
+        self._strata = {}
+        if self.nights[-1] not in self.alarms:
+            self.alarms.append(self.nights[-1])
+
+    @property
+    def has_alarmed(self) -> bool:
+        """Whether it raised an alarm in the night that was added last."""
         return bool(self._peak)
 
     def state(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ anew on a new candidate alone (DETECTION, "Over many nights").
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,8 @@ DIVERGED, EQUIVALENT, INCONCLUSIVE = "diverged", "equivalent", "inconclusive"
 
 @dataclass(frozen=True, slots=True)
 class CarriedTest:
-    """What a candidate is tested for. Another one is another test, whose evidence begins anew."""
+    """What a candidate is tested for. With another `min_effect` or `indicators` it is another test, whose evidence
+    begins anew; `alpha` and `delta` merely read the evidence."""
 
     alpha: float = 0.05
     delta: float = 0.05
@@ -106,18 +107,39 @@ class CarriedProcess:
             return False
         self.nights.append(night)
         for observation in evidence_of(pairs):
-            self._stratum(observation.stratum).update(observation)
-            log_e = self._log_e_value()
-            if self._alarm is None and log_e >= -math.log(self.test.alpha):
-                self._alarm = night, log_e
+            self.take(observation)
         return True
+
+    def take(self, observation: Observation) -> None:
+        """Take the next evidence of the night that was added last."""
+        self._stratum(observation.stratum).update(observation)
+        log_e = self._log_e_value()
+        if self._alarm is None and log_e >= -math.log(self.test.alpha):
+            self._alarm = self.nights[-1], log_e
+
+    @property
+    def verdict(self) -> str:
+        """`diverged` from the night of its alarm on, `equivalent` or `inconclusive`."""
+        if self._alarm is not None:
+            return DIVERGED
+        inside = all(stratum.is_equivalent for stratum in self._strata.values())
+        return EQUIVALENT if self._strata and inside else INCONCLUSIVE
+
+    @property
+    def e_value(self) -> float:
+        """The global e-value: at the alarm, where there was one."""
+        return e_from_log(self._log_e_value() if self._alarm is None else self._alarm[1])
+
+    @property
+    def strata(self) -> Set[str]:
+        """Those of which there is evidence."""
+        return self._strata.keys()
 
     def standing(self) -> Standing:
         """Where it stands now."""
-        log_e = self._log_e_value() if self._alarm is None else self._alarm[1]
         return Standing(
-            verdict=self._verdict(),
-            e_value=e_from_log(log_e),
+            verdict=self.verdict,
+            e_value=self.e_value,
             events=sum(stratum.events for stratum in self._strata.values()),
             nights=len(self.nights),
             diverged_on=None if self._alarm is None else self._alarm[0],
@@ -135,7 +157,9 @@ class CarriedProcess:
 
     @classmethod
     def from_state(cls, data: Mapping[str, Any], test: CarriedTest) -> CarriedProcess:
-        """The process that `state` described, of the same test.
+        """The process that `state` described, read with the alpha and delta of `test`.
+
+        An alarm that the alpha of today would not have raised is none.
 
         Raises:
             ValueError: `data` are not the state of such a process, or of another form.
@@ -144,15 +168,10 @@ class CarriedProcess:
             raise ValueError(f"evidence of form {data.get('form')!r} is not continued, only of form {FORM}")
         process = cls(test)
         process.nights = [str(night) for night in data["nights"]]
-        process._alarm = None if data["alarm"] is None else (str(data["alarm"][0]), float(data["alarm"][1]))
+        alarm = None if data["alarm"] is None else (str(data["alarm"][0]), float(data["alarm"][1]))
+        process._alarm = alarm if alarm is not None and alarm[1] >= -math.log(test.alpha) else None
         process._strata = {name: _Stratum.from_state(saved, test) for name, saved in data["strata"].items()}
         return process
-
-    def _verdict(self) -> str:
-        if self._alarm is not None:
-            return DIVERGED
-        inside = all(stratum.is_equivalent for stratum in self._strata.values())
-        return EQUIVALENT if self._strata and inside else INCONCLUSIVE
 
     def _stratum(self, name: str) -> _Stratum:
         return self._strata.setdefault(name, _Stratum(self.test))
@@ -225,7 +244,7 @@ class _Stratum:
         if len(data["signed"]) != len(stratum._signed) or len(data["means"]) != len(stratum._means):
             raise ValueError("the evidence of a stratum is of other indicators")
         stratum._signed = [BettingEProcess.from_state(one) for one in data["signed"]]
-        stratum._means = [RunningMeanInterval.from_state(one) for one in data["means"]]
+        stratum._means = [RunningMeanInterval.from_state({**one, "alpha": test.alpha}) for one in data["means"]]
         stratum._learner = SwapLearner.from_state(data["learner"])
         return stratum
 

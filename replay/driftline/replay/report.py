@@ -29,7 +29,7 @@ def report_data(app: str, baseline: str, candidate: str, result: ForcedResult, l
         "baseline": baseline,
         "candidate": candidate,
         "verdict": result.verdict,
-        "note": judged.note,
+        "note": "; ".join(filter(None, (judged.note, result.overrun))),
         "stopped_because": result.stopped_because,
         "alpha": limits.alpha,
         "delta": limits.delta,
@@ -87,6 +87,7 @@ def _cause(result: ForcedResult) -> Attribution:
         drifted=result.verifier_drift,
         compared=len(result.pairs),
         note=result.judged.note,
+        stopped_because=result.stopped_because,
     )
 
 

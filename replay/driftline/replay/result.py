@@ -169,3 +169,5 @@ class ForcedResult:
     """Where the segment ended without a verdict: strata that were neither named nor shown to be equivalent."""
     spread_calls: int = 0
     """Calls, among those above, of four fresh answers a decision that were asked there."""
+    overrun: str = ""
+    """What to say of a budget that was passed; empty where it was held."""

@@ -97,6 +97,8 @@ class ReplayCompleted(Logged):
     """Lower end of its interval."""
     noise_hi: float | None = None
     """Upper end of it."""
+    night_ends_at: UtcMillis | None = None
+    """Of mode `nightly`: when the night was over, UTC, milliseconds; null for every other."""
 
 
 class DivergenceAlert(Logged):
@@ -177,9 +179,9 @@ class MigrationRun(Logged):
     incumbent: str
     """`provider/name` of the model in place, asked afresh in this run."""
     candidate: str
-    """`provider/name` of what was tried."""
+    """`provider/name` of what was tried, and in brackets its prompt, verifier and parameters."""
     level: str
-    """`verdict` or `state`: the level whose interval clears delta."""
+    """`verdict` or `state`, and `of BOUNDARY/STREAM` where it is that of a named stratum: what clears delta."""
     against: str
     """`incumbent`, asked afresh, or `log`: what the effect is held against."""
     effect: float

@@ -3,7 +3,7 @@
 The tree::
 
     DriftlineError                 root; one sentence, and the command that mends it
-    ├── UsageError                 what the user asked for cannot be (exit 2)
+    ├── UsageError                 what the user asked for cannot be (exit 2; 75 where another process took the slot)
     │   ├── BadInput               a file, a line or a field of the user's is wrong
     │   ├── ContractError          a schema is missing, differs from the packaged one or breaks evolution
     │   ├── SpendCapReached        the models have cost what they may; what was decided is committed

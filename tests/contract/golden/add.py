@@ -34,6 +34,8 @@ def add(record: str, slug: str, value: Any) -> Path:
 
 def from_json(schema: Any, value: Any) -> Any:
     """JSON data as an Avro datum: the inverse of `to_json_data` for the types that our contracts use."""
+    if isinstance(schema, list):
+        return None if value is None else from_json(next(kind for kind in schema if kind != "null"), value)
     if isinstance(schema, dict) and schema.get("logicalType") == "timestamp-millis":
         return datetime.fromisoformat(value)
     if isinstance(schema, dict) and schema["type"] == "record":

@@ -88,6 +88,14 @@ def completed(**fields: Any) -> ReplayCompleted:
     return ReplayCompleted(**{**given, **fields})
 
 
+def night(number: int, verdict: str = "equivalent", later_h: float = 2.5, **fields: Any) -> ReplayCompleted:
+    """What a night leaves that ended so many days after noon and was counted so many hours later."""
+    ends_at = NOON + timedelta(days=number)
+    given = {"run_id": f"n{number}", "candidate": arm("log"), "strata": (), "night_ends_at": ends_at}
+    counted = {"completed_at": ends_at + timedelta(hours=later_h), "verdict": verdict, "mode": "nightly"}
+    return completed(**{**given, **counted, **fields})
+
+
 def diverged(run_id: str = "r1") -> DivergenceAlert:
     return DivergenceAlert(
         run_id=run_id,
@@ -334,7 +342,7 @@ def test_candidates_that_differ_in_parameters_alone_have_series_of_their_own() -
 
 def test_prompts_beyond_the_limit_make_room_as_models_do() -> None:
     alerts = [completed(run_id=f"r{n}", candidate=arm("acme/one", f"{n:08}")) for n in range(5)]
-    found = shown_of(*alerts, limits=LabelLimits(replays=2))
+    found = shown_of(*alerts, limits=LabelLimits(candidates=2))
     kept = {labels["candidate"] for name, each in found if name.endswith("e_value") for labels in [dict(each)]}
     assert kept == {"acme/one#00000003", "acme/one#00000004"}
 
@@ -370,10 +378,43 @@ def test_a_log_that_is_away_leaves_what_was_seen_on_show() -> None:
 
 def test_candidates_beyond_the_limit_make_room_oldest_first_and_are_counted() -> None:
     alerts = [completed(run_id=f"r{n}", candidate=arm(f"acme/{n}")) for n in range(5)]
-    found = shown_of(*alerts, limits=LabelLimits(replays=3))
+    found = shown_of(*alerts, limits=LabelLimits(candidates=3))
     kept = {labels["candidate"] for name, each in found if name.endswith("e_value") for labels in [dict(each)]}
     assert kept == {"acme/2", "acme/3", "acme/4"}
     assert value(found, "exporter_left_out_series_total") == 2 * (1 + 1)  # a replay and its stratum, twice
+
+
+def test_what_has_not_diverged_makes_room_before_what_has() -> None:
+    verdicts = ["diverged", "equivalent", "diverged", "inconclusive", "equivalent"]
+    alerts = [completed(run_id=f"r{n}", candidate=arm(f"acme/{n}"), verdict=v) for n, v in enumerate(verdicts)]
+    found = shown_of(*alerts, limits=LabelLimits(candidates=3))
+    kept = {labels["candidate"] for name, each in found if name.endswith("e_value") for labels in [dict(each)]}
+    assert kept == {"acme/0", "acme/2", "acme/4"}
+
+
+def test_thirty_apps_with_a_candidate_a_night_and_an_incumbent_are_shown_whole() -> None:
+    alerts: list[Alert] = []
+    for n in range(30):
+        app = f"app{n}"
+        alerts += [completed(run_id=f"c{n}", app=app), night(0, app=app)]
+        alerts.append(
+            completed(run_id=f"i{n}", app=app, mode="incumbent", candidate=arm("acme/one"), verdict="equivalent")
+        )
+    found = shown_of(*alerts)
+    shown_modes = [dict(labels)["mode"] for name, labels in found if name == "driftline_replay_compared_pairs"]
+    assert {mode: shown_modes.count(mode) for mode in shown_modes} == {"forced": 30, "nightly": 30, "incumbent": 30}
+    assert value(found, "exporter_left_out_series_total") == 0
+
+
+def test_forty_apps_of_four_modes_each_lose_no_last_success() -> None:
+    modes = ("nightly", "incumbent", "forced", "shadow")
+    board = board_of(completed(run_id=f"{n}{mode}", app=f"app{n}", mode=mode) for n in range(40) for mode in modes)
+    assert len(board.snapshot().succeeded) == 160
+
+
+def test_how_many_were_left_out_is_not_told_before_the_alerts_were_read() -> None:
+    assert value(shown(LogState()), "exporter_left_out_series_total") is None
+    assert value(shown_of(), "exporter_left_out_series_total") == 0
 
 
 def test_of_too_many_strata_the_named_stay_then_those_with_most_pairs() -> None:
@@ -390,16 +431,17 @@ def test_a_stratum_that_an_alert_names_twice_is_one_series() -> None:
 
 
 def test_a_thousand_incumbents_and_apps_stay_within_the_limits() -> None:
-    limits = LabelLimits(replays=10, strata=5, others=10)
+    limits = LabelLimits(candidates=10, strata=5, others=10)
     alerts: list[Alert] = [drifted(f"acme/{n}") for n in range(1000)]
     alerts += [completed(run_id=f"r{n}", app=f"app{n}") for n in range(1000)]
+    alerts += [night(n, "diverged", app=f"app{n}") for n in range(1000)]
     found = shown_of(*alerts, limits=limits)
-    assert len(found) < 400
-    assert (value(found, "exporter_left_out_series_total") or 0) > 1900
+    assert len(found) < 800
+    assert (value(found, "exporter_left_out_series_total") or 0) > 4900
 
 
 def test_every_name_tells_its_unit_and_no_label_is_an_id_a_key_or_a_hash() -> None:
-    board = board_of([completed(), diverged(), drifted(), advised()]).snapshot()
+    board = board_of([completed(), diverged(), drifted(), advised(), night(0, "diverged")]).snapshot()
     found = shown(LogState(board=board, standings={"renewals": AppStanding(7, 3)}, budgets={"renewals": 5.0}))
     for name, labels in found:
         assert re.fullmatch(rf"driftline_[a-z_]*({UNITS})", name), name

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from driftline.console.exporting.nights import read_nights
+from driftline.console.main import app
 from driftline.console.nightly import NightDone
 from driftline.console.nightly_config import FIRST_NIGHT, NightlyConfig, load_config
 from driftline.console.nightly_output import exit_code
@@ -24,10 +28,10 @@ def written(folder: Path, text: str) -> Path:
 
 def test_the_example_that_is_deployed_can_be_read() -> None:
     config = load_config(EXAMPLE)
-    app = config.apps["renewals"]
-    assert app.incumbent is not None
-    assert [candidate.arm.model for candidate in app.candidates] == ["sim/renewals-inflated"]
-    assert app.run_limits(2.5).usd_max == 2.5
+    renewals = config.apps["renewals"]
+    assert renewals.incumbent is not None
+    assert [candidate.arm.model for candidate in renewals.candidates] == ["sim/renewals-inflated"]
+    assert renewals.run_limits(2.5).usd_max == 2.5
 
 
 @pytest.mark.parametrize(("zone", "hours"), [("UTC", 24), ("Europe/Prague", 25)])
@@ -56,12 +60,16 @@ def test_nights_that_end_before_they_begin_are_refused() -> None:
     ("text", "told"),
     [
         ("[apps.one", "not TOML"),
-        ("[apps]", "apps"),
+        ("apps = 3", "apps"),
         ("[apps.one]\nsampel = 3", "sampel"),
         ("timezone = 'Mars/Base'\n[apps.one]", "time zone"),
         ("[apps.One]", "no app's name"),
         ("[apps.one.limits]\nalpha = 2", "alpha"),
         ("[[apps.one.candidates]]\nmodel = 'a/b'\n[[apps.one.candidates]]\nmodel = 'a/b'", "twice"),
+        (
+            "[apps.one.incumbent]\n[apps.one.limits]\nmax_calls = 1\n[[apps.one.candidates]]\nmodel = 'a/b'",
+            "its 2 runs",
+        ),
     ],
 )
 def test_a_mistake_is_told_with_its_place(tmp_path: Path, text: str, told: str) -> None:
@@ -81,6 +89,25 @@ def test_prompts_lie_beside_the_file_and_their_text_is_part_of_the_label(tmp_pat
     (tmp_path / "v2.md").write_text("---\n---\nDecide well: {{ event | tojson }}")
     after = load_config(path).apps["one"]
     assert before.label(before.candidates[0]) != after.label(after.candidates[0])
+
+
+@pytest.mark.parametrize("text", ["", "# nobody has nights\n", "[apps]\n", "timezone = 'Asia/Tokyo'\n"])
+def test_a_file_without_apps_says_to_everybody_that_none_has_nights(tmp_path: Path, text: str) -> None:
+    path = written(tmp_path, text)
+    assert load_config(path).apps == {}
+    assert read_nights(path) == {}
+    told = CliRunner().invoke(app, ["nightly", "--config", str(path)])
+    assert (told.exit_code, "nothing to do" in told.output) == (0, True)
+    data = CliRunner().invoke(app, ["nightly", "--config", str(path), "--json"])
+    assert json.loads(data.output) == {"exit_code": 0, "nights": []}
+
+
+@pytest.mark.parametrize("limit", ["alpha = 0.1", "delta = 0.1", "min_effect = 0.02", "budget_usd = 1"])
+def test_a_candidate_is_the_same_one_under_other_limits(tmp_path: Path, limit: str) -> None:
+    tried = "[[apps.one.candidates]]\nmodel = 'a/b'\n"
+    before = load_config(written(tmp_path, tried)).apps["one"]
+    after = load_config(written(tmp_path, f"[apps.one.limits]\n{limit}\n{tried}")).apps["one"]
+    assert before.label(before.candidates[0]) == after.label(after.candidates[0])
 
 
 def test_calls_are_shared_out_evenly_beforehand(tmp_path: Path) -> None:
@@ -103,8 +130,8 @@ def test_a_night_before_kafkas_time_is_refused(first: str) -> None:
     assert config.nights(FIRST_NIGHT, None, datetime(2026, 10, 26, tzinfo=UTC)) == [FIRST_NIGHT]
 
 
-def done(verdict: str | None, part: str = "label", error: bool = False) -> NightDone:
-    parts = {part: {"verdict": verdict}}
+def done(verdict: str | None, part: str = "label", error: bool = False, asked: bool = True) -> NightDone:
+    parts = {part: {"verdict": verdict, "asked": asked}}
     return NightDone("one", "2026-10-01", 1, parts, errors=(KafkaUnreachable("no"),) if error else ())
 
 
@@ -118,6 +145,8 @@ def done(verdict: str | None, part: str = "label", error: bool = False) -> Night
         ([done("diverged"), done("equivalent", error=True)], 3),
         ([done("inconclusive", "incumbent")], 0),
         ([done("diverged", "incumbent")], 1),
+        ([done("diverged", asked=False)], 0),
+        ([done("diverged", asked=False), done("inconclusive")], 4),
     ],
 )
 def test_the_exit_code_is_the_worst_of_all(nights: list[NightDone], code: int) -> None:

@@ -164,6 +164,13 @@ def test_a_process_that_was_asked_for_the_impossible_is_not_started_again() -> N
     assert (it.value.exit_code, supervisor.restarts()) == (2, 0)
 
 
+@pytest.mark.parametrize("fenced", ["CommitRefused('aborted', fenced=True)", "WriterFenced('fenced')"])
+def test_a_process_whose_slot_another_one_took_is_started_again(tmp_path: Path, fenced: str) -> None:
+    code = f"import sys; from driftline.log import CommitRefused, WriterFenced; sys.exit({fenced}.exit_code)"
+    supervisor = Supervisor(once_then(tmp_path, code, "print('well')"), slots=[0], until_end=True, limits=FAST)
+    assert (supervisor.run(), supervisor.restarts()) == (["well\n"], 1)
+
+
 def test_a_stop_lets_every_process_end_by_itself() -> None:
     told = Told()
     supervisor = Supervisor(lambda slot: python(DRAINS), slots=[0, 1], limits=SLOW, forward=told)

@@ -184,6 +184,29 @@ def test_what_a_decision_raises_comes_out_and_its_key_goes_no_further(error: Bas
     assert asked == [0, 2]
 
 
+def test_behind_what_raised_nothing_of_its_key_is_decided_whenever_it_is_submitted() -> None:
+    asked: list[int] = []
+
+    async def decide(record: Record, owner: OwnedPartition) -> Record:
+        asked.append(record.at.offset)
+        if record.at.offset == 0:
+            raise ZeroDivisionError("no")
+        return record
+
+    found, of, later = lanes(decide), owner(), owner()
+    a0, a1, a2, b3 = records([b"a", b"a", b"a", b"b"])
+    with found.running():
+        found.submit([(of, a0)])
+        (error,) = found.collect(PATIENCE_S)
+        assert isinstance(error, ZeroDivisionError)
+        found.submit([(of, a1)])
+        found.submit([(of, a2), (of, b3)])
+        assert collect(found, 1) == [b3]
+        found.submit([(later, a1)])
+        assert collect(found, 1) == [a1], "a later ownership begins anew"
+    assert asked == [0, 3, 1]
+
+
 def test_whoever_becomes_ready_while_the_last_worker_leaves_finds_another() -> None:
     async def decide(record: Record, owner: OwnedPartition) -> Record:
         return record

@@ -9,7 +9,7 @@ from pydantic import SecretStr, ValidationError
 
 from driftline.console.logs import LogFormat, set_up_logs
 from driftline.log import KafkaReader, Settings, TransactionalWriter, load_settings
-from driftline.log.settings import SECRETS
+from driftline.log.settings import PEM_FILES, SECRETS
 from driftline.schemas import BadInput, Contracts, KafkaUnreachable, RegistryUnreachable
 
 
@@ -166,14 +166,32 @@ def test_a_secret_of_the_settings_is_struck_out_of_every_log_line(folder: Path) 
     assert not any(part in line for part in (SECRET, "keystore-pass", "registry%2Fpass", "registry/pass"))
 
 
-def test_a_user_takes_the_safe_protocol_unless_another_is_given() -> None:
+@pytest.mark.parametrize("name", PEM_FILES)
+def test_a_certificate_or_key_that_cannot_be_read_is_told_by_its_file_and_setting(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"DRIFTLINE_{name.upper()}", str(folder / "missing.pem"))
+    with pytest.raises(BadInput, match=rf"setting {name}: {folder}/missing.pem: No such file"):
+        load_settings()
+    (folder / "missing.pem").write_text("nothing")
+    with pytest.raises(BadInput, match=rf"setting {name}: {folder}/missing.pem: it holds no PEM"):
+        load_settings()
+
+
+def test_the_authorities_may_be_a_folder(folder: Path) -> None:
+    assert Settings(bootstrap_servers="a:1", kafka_ca_file=folder).client()["ssl.ca.location"] == str(folder)
+
+
+def test_a_user_takes_the_safe_protocol_unless_another_is_given(folder: Path) -> None:
     settings = Settings(bootstrap_servers="a:1", kafka_username="u", kafka_password=SecretStr(SECRET))
     client = settings.client()
     assert (client["security.protocol"], client["sasl.mechanism"]) == ("SASL_SSL", "SCRAM-SHA-512")
     assert settings.secured
     plain = Settings(bootstrap_servers="a:1", kafka_username="u", kafka_security_protocol="SASL_PLAINTEXT")
     assert plain.client()["security.protocol"] == "SASL_PLAINTEXT"
-    assert Settings(bootstrap_servers="a:1", kafka_ca_file=Path("ca.pem")).client()["security.protocol"] == "SSL"
+    (folder / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    trusting = Settings(bootstrap_servers="a:1", kafka_ca_file=folder / "ca.pem")
+    assert trusting.client()["security.protocol"] == "SSL"
     assert not Settings(bootstrap_servers="a:1").secured
     assert Settings(bootstrap_servers="a:1", kafka={"security.protocol": "ssl"}).secured
 

@@ -97,6 +97,30 @@ def test_what_diverged_stays_so() -> None:
     assert [after_nights(flips[:count]).diverged_on for count in (1, 4)] == ["2026-10-01", "2026-10-01"]
 
 
+def read_as(process: CarriedProcess, **test: float) -> CarriedProcess:
+    """As the next night finds it under other limits."""
+    return CarriedProcess.from_state(process.state(), replace(TEST, **test))  # type: ignore[arg-type]
+
+
+def test_another_alpha_reads_the_evidence_that_is_there() -> None:
+    process = CarriedProcess(TEST)
+    process.add("2026-10-01", pairs([(True, False)] * 8))
+    assert (process.verdict, 5 < process.e_value < 20) == ("inconclusive", True)
+    looser = read_as(process, alpha=0.2)
+    looser.add("2026-10-02", pairs([(True, True)]))
+    assert looser.standing().diverged_on == "2026-10-02"
+    assert read_as(looser, alpha=0.05).standing() == replace(read_as(looser).standing(), diverged_on=None)
+    assert read_as(looser, alpha=0.05).verdict == "inconclusive"
+
+
+def test_intervals_and_the_region_of_equivalence_are_those_of_today() -> None:
+    process = CarriedProcess(TEST)
+    process.add("2026-10-01", pairs([(True, True)] * 100))
+    [strict], [loose] = (read_as(process, alpha=alpha).standing().strata for alpha in (0.01, 0.2))
+    assert strict.interval[0] < loose.interval[0]
+    assert [read_as(process, delta=delta).verdict for delta in (0.05, 0.9)] == ["inconclusive", "equivalent"]
+
+
 def test_a_candidate_that_changes_nothing_is_seldom_told_to_diverge_on_any_night() -> None:
     rng = np.random.default_rng(11)
     runs, nights, size = 600, 6, 15

@@ -88,6 +88,26 @@ _OF_DRIFT: dict[str, tuple[str, Callable[[EnvironmentDriftAlert], float]]] = {
     ),
 }
 
+_OF_NIGHT_DIVERGED: dict[str, tuple[str, Callable[[ReplayCompleted], float | None]]] = {
+    "driftline_nightly_diverged_timestamp_seconds": (
+        "Unix time at which the last night was counted that today's rules judge otherwise.",
+        lambda r: r.completed_at.timestamp(),
+    ),
+    "driftline_nightly_diverged_night_end_timestamp_seconds": (
+        "Unix time at which that night was over.",
+        lambda r: None if r.night_ends_at is None else r.night_ends_at.timestamp(),
+    ),
+    "driftline_nightly_diverged_decisions": ("Decisions of that night.", lambda r: r.events),
+}
+"""Missing where none diverged, or a later night did not."""
+
+_OF_NIGHT_END: dict[str, tuple[str, Callable[[float], float]]] = {
+    "driftline_nightly_newest_night_end_timestamp_seconds": (
+        "Unix time at which the newest night that was counted was over.",
+        float,
+    ),
+}
+
 _OF_MIGRATION: dict[str, tuple[str, Callable[[MigrationAlert], float]]] = {
     "driftline_migration_advised_timestamp_seconds": (
         "Unix time of the last advice to move from P3 to P5.",
@@ -125,7 +145,8 @@ class ExporterCollector(Collector):
         state = self._state
         board = state.board or AlertBoard().snapshot()
         yield _single("driftline_exporter_up", "1 while Kafka and the registry answer.", state.up)
-        yield _counter("driftline_exporter_left_out_series", "Label sets kept out by the limits.", board.left_out)
+        left_out = None if state.board is None else state.board.left_out
+        yield _counter("driftline_exporter_left_out_series", "Label sets kept out by the limits.", left_out)
         yield _counter("driftline_exporter_unreadable_alerts", "Alerts that do not decode.", state.unreadable)
         yield _last_success(state)
         yield from _gauges(_OF_BUDGET, ("app",), {(app,): usd for app, usd in state.budgets.items()})
@@ -137,6 +158,9 @@ class ExporterCollector(Collector):
         )
         yield from _gauges(_OF_DIVERGENCE, _REPLAY, dict(_divergences(board)))
         yield from _gauges(_OF_STRATUM, _STRATUM, dict(_strata(board)))
+        yield from _gauges(_OF_NIGHT_END, ("app",), {(app,): at_s for app, at_s in board.night_ends.items()})
+        diverged = {(app,): night for app, night in board.nights_diverged.items()}
+        yield from _gauges(_OF_NIGHT_DIVERGED, ("app",), diverged)
         yield from _gauges(_OF_DRIFT, _DRIFT, board.drifts)
         yield from _gauges(_OF_MIGRATION, _MIGRATION, board.migrations)
         yield from _gauges(_OF_APP, ("app",), {(app,): standing for app, standing in state.standings.items()})
@@ -175,7 +199,7 @@ def _last_success(state: LogState) -> Metric:
     """0 for an app that is to have nights and never completed one; nothing while the alerts are unread."""
     family = GaugeMetricFamily(
         "driftline_replay_last_success_timestamp_seconds",
-        "Unix time of the last completed replay, 0 for none ever.",
+        "Unix time of the last completed replay, of nights that of the newest, 0 for none ever.",
         labels=("app", "mode"),
     )
     if state.board is not None:
@@ -201,5 +225,6 @@ def _single(name: str, what: str, value: float) -> Metric:
     return GaugeMetricFamily(name, what, value=value)
 
 
-def _counter(name: str, what: str, value: int) -> Metric:
+def _counter(name: str, what: str, value: int | None) -> Metric:
+    """Without a sample while nobody knows: one that began at 0 each time would seem to have grown."""
     return CounterMetricFamily(name, what, value=value)

@@ -24,6 +24,7 @@ from driftline.schemas import (
     Undecodable,
     UsageError,
 )
+from driftline.schemas.registry import subject_name
 
 LOOK_S = 15.0
 """Between two looks at the apps' standing; a scrape interval."""
@@ -32,6 +33,8 @@ RETRY_S = 5.0
 POLL_S = 0.2
 """Bounds how long a stop waits while all is well."""
 
+_ASKED = subject_name(ALERTS, "driftline.ReplayCompleted")
+"""Of the registry, whether it is there: its answer is small, and no client keeps it."""
 _ALERT: TypeAdapter[Alert] = TypeAdapter(Alert)
 _log = logging.getLogger("driftline.exporter")
 
@@ -92,7 +95,8 @@ class Watcher:
     def _follow(self, stopped: Callable[[], bool]) -> None:
         """From the beginning of the alerts until a stop."""
         KafkaReader(self._settings, REQUEST_TIMEOUT_S).span(ALERTS)  # fails sooner than the tail would
-        fold = _Fold(Codec(Registry(self._settings.require_registry()), Contracts.load()), self._limits)
+        registry = Registry(self._settings.require_registry(), timeout_s=REQUEST_TIMEOUT_S)
+        fold = _Fold(Codec(registry, Contracts.load()), self._limits)
         tail = TopicTail(self._settings, ALERTS)
         try:
             fold.take(tail.open())
@@ -111,6 +115,7 @@ class Watcher:
 
     def _look(self, fold: _Fold) -> None:
         KafkaReader(self._settings, REQUEST_TIMEOUT_S).span(ALERTS)  # with no app it is the only question
+        fold.registry.versions(_ASKED)
         standings = {}
         for app in self._settings.apps:
             if (standing := self._standing(app)) is not None:
@@ -149,6 +154,11 @@ class _Fold:
         self.board = AlertBoard(limits)
         self.unreadable = 0
         self._codec = codec
+
+    @property
+    def registry(self) -> Registry:
+        """Which knows the schemas of the records."""
+        return self._codec.registry
 
     def take(self, records: Sequence[Record]) -> None:
         """Fold records in; one that no retry can read is counted and passed over.
