@@ -209,7 +209,9 @@ class TransactionalWriter:
                 return OutcomeUnknown(what, "try again")
             return unreachable(self._settings, error)
         if not cause.fatal():
-            cause = self._drop_open() or cause  # a record behind a fence is refused as `_FATAL`, which names no cause
+            fatal = self._drop_open()
+            if fatal is not None and fatal.code() in _FENCED:
+                cause = fatal  # a record behind a fence is refused as `_FATAL`, which does not say so
         if cause.code() in _STALE_GROUP:
             return CommitRefused(f"the transaction was aborted: {cause.str()}", stale_group=True)
         self._replace()
