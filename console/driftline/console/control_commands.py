@@ -180,10 +180,10 @@ def _what(name: str, state: ControlState) -> str:
 
 def _spine(app: App, cut: SpineCut) -> str:
     """Which spine the log has, and from where on where it was cut over."""
-    from driftline.consumers.cutting_over import cut_places
+    from driftline.consumers.moved import cut_places
     from driftline.schemas.control import STATE_MACHINE
 
-    places = cut_places(app, cut) if cut.spine == STATE_MACHINE else ""  # one that was taken back has some too
+    places = cut_places(app.topics, cut) if cut.spine == STATE_MACHINE else ""  # one that was taken back has some too
     return f"on the {cut.spine} spine{places and f' from {places}'}"
 
 

@@ -222,7 +222,8 @@ def _finish(
 ) -> dict[str, Any]:
     """1. the run's database; 2. its alerts; 3. its Parquet among the night's. Each may be done again."""
     report = report_data(tonight.segment.app, arms.baseline.model, arms.candidate.model, told, asked.limits)
-    report["tried"] = tried_data(candidate)
+    verifier = None if tonight.app.verifier is None else str(tonight.app.verifier)
+    report["tried"] = tried_data(candidate, verifier, arms.candidate.verifier_version)
     report["timings"] = timings(asked.started, asked.seconds, report.pop("from_ledger", told.from_ledger))
     report |= {"price_map": asked.price_map, "night": tonight.night, "standing": plain(standing)}
     home = tonight.log.settings.home

@@ -8,6 +8,7 @@ from hashlib import blake2b
 
 from driftline.consumers.app import App
 from driftline.consumers.control import control_record, make_setting, read_controls
+from driftline.consumers.moved import cut_places
 from driftline.consumers.restoring import RowRestorer
 from driftline.consumers.rows import Row, Rows, row_record
 from driftline.consumers.seeding import SeededPartition, seed_partition
@@ -15,7 +16,6 @@ from driftline.consumers.sources import is_own
 from driftline.consumers.stopped import require_stopped, standing_of
 from driftline.log import (
     CommitRefused,
-    Coordinates,
     KafkaReader,
     Outgoing,
     Settings,
@@ -239,13 +239,7 @@ def rows_hash(seeded: Sequence[SeededPartition]) -> str:
 
 def cut_since(app: App, cut: SpineCut) -> str:
     """Since when an app's log has its spine, in words."""
-    return f"since {cut_places(app, cut) or 'its first start'}"
-
-
-def cut_places(app: App, cut: SpineCut) -> str:
-    """The first place of each partition that is decided on the spine; empty where the log began on it."""
-    places = [Coordinates(app.topics.events, int(partition), offset) for partition, offset in cut.offsets.items()]
-    return ", ".join(map(str, sorted(places)))
+    return f"since {cut_places(app.topics, cut) or 'its first start'}"
 
 
 def require_spine(app: App, cut: SpineCut | None, used: bool) -> SpineCut | None:

@@ -33,8 +33,7 @@ class Moved:
         return {int(partition): offset for partition, offset in self.cut.offsets.items()}
 
     def __str__(self) -> str:
-        places = [Coordinates(self.topics.events, partition, offset) for partition, offset in self.ends.items()]
-        since = ", ".join(map(str, sorted(places))) or "its first start"
+        since = cut_places(self.topics, self.cut) or "its first start"
         return (
             f"{self.topics.app} is already on the state-machine spine, since {since} (by {self.by}, "
             f"{format_time(self.at)})"
@@ -48,6 +47,12 @@ class Moved:
         """
         if not self.cut.offsets:
             raise UsageError(f"{self}: it never was an event log", "there is nothing to move, to seed or to check")
+
+
+def cut_places(topics: AppTopics, cut: SpineCut) -> str:
+    """The first place of each partition that is decided on the spine; empty where the log began on it."""
+    places = [Coordinates(topics.events, int(partition), offset) for partition, offset in cut.offsets.items()]
+    return ", ".join(map(str, sorted(places)))
 
 
 def moved_log(reader: LogReader, topics: AppTopics, codec: Codec) -> Moved | None:

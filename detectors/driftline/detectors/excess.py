@@ -1,8 +1,7 @@
 """What a noise floor adds: is the candidate one of the incumbent's own runs, or does it differ more, or less?"""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 import numpy as np
 
@@ -82,21 +81,17 @@ def floor_readings(observation: Observation, planned: int = FLOOR_RUNS_MIN) -> M
     baseline, candidate, floor = observation.baseline, observation.candidate, observation.floor
     if not floor or len(floor) < min(planned, FLOOR_RUNS_MIN):
         return None
-    anchor = baseline if planned < FLOOR_RUNS_MIN else None
-
-    def read(answer: Callable[[ArmOutcome], Hashable]) -> FloorReading:
-        if anchor is not None:
-            return anchored_reading(answer(anchor), answer(candidate), answer(floor[0]))
-        return floor_reading(answer(candidate), [answer(run) for run in floor])
-
-    found = {VERDICT: read(attrgetter("accepted"))}
-    for level in sorted(_levels(candidate, floor if anchor is None else (anchor, *floor))):
-        found[level] = read(_hash_at(level))
+    alone = planned < FLOOR_RUNS_MIN
+    others, read = ((baseline, floor[0]), _beside_one) if alone else (floor, floor_reading)
+    found = {VERDICT: read(candidate.accepted, [other.accepted for other in others])}
+    for level in sorted(_levels(candidate, others)):
+        found[level] = read(candidate.hashes.get(level), [other.hashes.get(level) for other in others])
     return {level: reading for level, reading in found.items() if reading is not AGREEMENT}
 
 
-def _hash_at(level: str) -> Callable[[ArmOutcome], Hashable]:
-    return lambda arm: arm.hashes.get(level)
+def _beside_one(candidate: Hashable, others: Sequence[Hashable]) -> FloorReading:
+    baseline, run = others
+    return anchored_reading(baseline, candidate, run)
 
 
 class FloorEvidence:
@@ -133,5 +128,5 @@ class FloorEvidence:
 _STAKES = np.asarray(STAKES)
 
 
-def _levels(candidate: ArmOutcome, floor: Sequence[ArmOutcome]) -> set[str]:
-    return set(candidate.hashes).union(*(run.hashes for run in floor)) - {VERDICT}
+def _levels(candidate: ArmOutcome, others: Sequence[ArmOutcome]) -> set[str]:
+    return set(candidate.hashes).union(*(other.hashes for other in others)) - {VERDICT}

@@ -34,7 +34,7 @@ def floor_data(
     arms: Sequence[str],
     floor: Mapping[str, FloorEvent],
     pairs: Sequence[Pair],
-    levels: Sequence[str | LevelSummary],
+    levels: Sequence[LevelSummary],
     alpha: float,
 ) -> dict[str, Any]:
     """The noise floor as a report holds it.
@@ -53,7 +53,7 @@ def floor_data(
         arms: Their names.
         floor: Events by workflow.
         pairs: Of the candidate's run, for the excess where the judge had no floor.
-        levels: Those that the answers have, as the judge summed them up; by name where it had no floor.
+        levels: Those that the answers have, as the judge summed them up.
         alpha: Of each interval.
     """
     changed = {pair.logged.decision.workflow: _changed(pair) for pair in pairs if not pair.lost}
@@ -61,10 +61,10 @@ def floor_data(
     shared = [(changed[workflow], floor[workflow].differing) for workflow in sorted(both)]
     measured = {}
     for one in levels:
-        level, noise = (one, None) if isinstance(one, str) else (one.level, one.noise)
-        measured[level] = {
-            **_measured([event.differing[level] for event in floor.values()], alpha),
-            **_excess([before[level] - differing[level] for before, differing in shared], noise, alpha),
+        differences = [before[one.level] - differing[one.level] for before, differing in shared]
+        measured[one.level] = {
+            **_measured([event.differing[one.level] for event in floor.values()], alpha),
+            **_excess(differences, one.noise, alpha),
         }
     return {
         "source": source,
